@@ -1,0 +1,282 @@
+"""The Python calls: plan, open the run group, find workers, run the pipeline."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dask.utils
+import numpy as np
+import zarr
+
+from dcf.cluster import connect, peak_memory, worker_count
+from dcf.errors import UsageError
+from dcf.pipeline import STAGES, Pipeline
+from dcf.plan import MIB, Plan, make_plan
+from dcf.storage.run import SCHEMA, RunGroup
+from dcf.storage.source import ArraySource, describe, layout_of, open_source
+from dcf.types import Certificate, Decomposition, Reporter, Settings
+
+DEFAULT_MEMORY = "2GiB"
+# Starting worker processes takes about as long as two passes over this much (DESIGN.md).
+SMALL_SOURCE_BYTES = 256 * MIB
+SMALL_FACTOR_BYTES = 64 * MIB
+_RECORDED_PACKAGES = ("numpy", "scipy", "numba", "zarr", "dask", "distributed")
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def begin(self, stage: str, blocks: int, size: int) -> None:
+        """Say nothing."""
+
+    def advance(self, finished: int) -> None:
+        """Say nothing."""
+
+    def end(self, seconds: float) -> None:
+        """Say nothing."""
+
+
+def parse_memory(memory: str | int) -> int:
+    """Return a size such as 512MiB in bytes. Raises `UsageError` for what is none."""
+    try:
+        size = int(dask.utils.parse_bytes(memory))
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"--memory is {memory!r}; give a size such as 512MiB or 2GiB.") from error
+    if size < 1:
+        raise UsageError(f"--memory is {memory!r}; it must be positive.")
+    return size
+
+
+def environment() -> dict[str, str]:
+    """Return what may change the bits of a result besides plan and seed."""
+    cpu = Path("/proc/cpuinfo")
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in (cpu.read_text().splitlines() if cpu.exists() else [])
+            if line.startswith("model name")
+        ),
+        platform.processor() or platform.machine(),
+    )
+    versions = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}
+    return {"python": platform.python_version(), "cpu": model, "system": platform.system(), **versions}
+
+
+def plan_run(
+    source: str | Path | zarr.Array[Any],
+    settings: Settings,
+    memory: str | int = DEFAULT_MEMORY,
+    workers: int | None = None,
+) -> Plan:
+    """Return the plan of a run, or refuse it; reads metadata alone."""
+    layout = layout_of(open_source(source))
+    return make_plan(layout, settings, parse_memory(memory), worker_count(workers))
+
+
+def run_source(
+    source: str | Path | zarr.Array[Any],
+    out: str | Path,
+    settings: Settings,
+    *,
+    memory: str | int = DEFAULT_MEMORY,
+    workers: int | None = None,
+    overwrite: bool = False,
+    last: str = "done",
+    command: str = "",
+    reporter: Reporter | None = None,
+) -> RunGroup:
+    """Begin a run at `out`, or resume it, and carry it to the stage `last`."""
+    array = open_source(source)
+    plan = make_plan(layout_of(array), settings, parse_memory(memory), worker_count(workers))
+    if last != "done" and plan.method == "full":
+        raise UsageError("--method full has no stages; use dcf nmf.")
+    url = str(array.store_path) if isinstance(source, zarr.Array) else str(source)
+    record = {
+        "schema": SCHEMA,
+        "version": importlib.metadata.version("dcf"),
+        "command": command,
+        "source": describe(array, url),
+        "settings": settings.record(),
+        "plan": plan.record(),
+        "seed": settings.seed,
+        "method": plan.method,
+        "reason": _reason(settings, plan),
+        "passes": 0,
+        "bytes_read": 0,
+        "missing_chunks": 0,
+        "seconds": {},
+        "peak_memory": {},
+        "environment": environment(),
+        "stage": STAGES[0],
+    }
+    run = RunGroup.create(str(out), record, overwrite)
+    _carry(run, plan, settings, array, last, reporter)
+    return run
+
+
+def run_stage(
+    out: str | Path,
+    last: str,
+    *,
+    memory: str | int | None = None,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> RunGroup:
+    """Carry the run at `out` through the stage `last`; opens the source for `refine` alone.
+
+    Raises `UsageError` where the stage before it has not run.
+    """
+    run = RunGroup.open(str(out))
+    record = run.record
+    reached = STAGES.index(record["stage"])
+    if reached < STAGES.index(last) - 1:
+        raise UsageError(f"OUT {out} has reached {record['stage']}; run dcf {STAGES[reached + 1]} first.")
+    settings = Settings(**record["settings"])
+    source = record["source"]
+    array = open_source(source["url"]) if last == "refine" and settings.refine else None
+    if array is not None and describe(array, source["url"])["fingerprint"] != source["fingerprint"]:
+        raise UsageError(f"SOURCE {source['url']} is not the array that this run began with.")
+    was = Plan(**record["plan"])
+    plan = was.with_resources(parse_memory(memory or was.memory), worker_count(workers or was.workers))
+    ends = last == "refine" or (last == "recover" and settings.refine == 0)
+    _carry(run, plan, settings, array, "done" if ends else last, reporter)
+    return run
+
+
+def _reason(settings: Settings, plan: Plan) -> str:
+    if settings.method != "auto":
+        return "asked for by name"
+    if plan.method == "rows":
+        return f"a sample of {plan.sample_size} rows finds H, and an exact pass then finds W"
+    return "without an exact pass, W can only be recovered from a one-sided sketch"
+
+
+def _carry(
+    run: RunGroup,
+    plan: Plan,
+    settings: Settings,
+    array: zarr.Array[Any] | None,
+    last: str,
+    reporter: Reporter | None,
+) -> None:
+    """Run the stages up to `last` on the workers there are, and record plan and peak memory."""
+    if STAGES.index(run.record["stage"]) >= STAGES.index(last):
+        return
+    run.update(plan=plan.record())
+    source = (
+        None
+        if array is None
+        else ArraySource(
+            array, plan.axis, plan.stripe_rows, plan.tile_rows, plan.chunks_in_flight, plan.dtype
+        )
+    )
+    small = plan.bytes_to_read <= SMALL_SOURCE_BYTES * plan.passes or plan.method == "full"
+    needs_many = last not in ("factorize",)
+    with connect(plan.workers, in_process=small or not needs_many) as workers:
+        Pipeline(run, plan, settings, source, workers, reporter or Silent()).run_until(last)
+        peaks = workers.peaks()
+    run.update_peaks(peaks, peak_memory())
+
+
+def nmf(
+    source: str | Path | zarr.Array[Any],
+    *,
+    rank: int,
+    out: str | Path | None = None,
+    method: str = "auto",
+    refine: int | None = None,
+    axis: str | int = "longest",
+    sketch_size: int | None = None,
+    nnz_per_column: int = 5,
+    restarts: int = 4,
+    tol: float = 1e-4,
+    max_iter: int = 2000,
+    negatives: str = "error",
+    missing_chunks: str = "report",
+    seed: int = 0,
+    memory: str | int = DEFAULT_MEMORY,
+    workers: int | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Decomposition:
+    """Factorize a matrix larger than memory: SOURCE (n, m) ≈ W H with W (n, r), H (r, m) ≥ 0.
+
+    Parameters
+    ----------
+    source : path or URL of a Zarr array, or a `zarr.Array`; (n, m), any real dtype
+    rank : r, the number of components
+    out : path of the run group; a temporary store where None
+    method : auto, rows, factorize-recover or full
+    refine : exact passes after the factorization; 1, or 0 for `full`, where None
+    axis : the compressed axis: longest, 0 or 1
+    sketch_size : rows of the one-sided sketch or of the row sample, whichever the method uses
+    nnz_per_column : p, ones per column of the projection
+    restarts : random starts of the factorization besides the NNDSVD one
+    tol, max_iter : KKT ratio at which the factorization ends, and its most sweeps
+    negatives : error, or allow to fit negative entries as they are
+    missing_chunks : report, or error to refuse absent chunks
+    seed : of every random number
+    memory : budget of each worker and of the driver, bytes or a string such as 2GiB
+    workers : local workers; one a core where None; a present dask `Client` is used as it is
+    overwrite : replace another run at `out`
+    reporter : told of stages and progress
+
+    Returns
+    -------
+    Decomposition
+        W and H, the relative error ‖M − WH‖_F / ‖M‖_F and the run's attributes.
+
+    Raises
+    ------
+    UsageError, SourceError, BudgetError, RunError
+        Each with one sentence; see `dcf.errors`.
+
+    References
+    ----------
+    Sharan, Tai, Bailis, Valiant, *Compressed Factorization*, ICML 2019.
+    """
+    settings = Settings.of(
+        rank=rank,
+        method=method,
+        refine=refine,
+        axis=str(axis),
+        sketch_size=sketch_size,
+        nnz_per_column=nnz_per_column,
+        restarts=restarts,
+        tol=tol,
+        max_iter=max_iter,
+        negatives=negatives,
+        missing_chunks=missing_chunks,
+        seed=seed,
+    )
+    temporary = tempfile.TemporaryDirectory(prefix="dcf-") if out is None else None
+    target = Path(temporary.name) / "run.zarr" if temporary else out
+    run = run_source(
+        source,
+        str(target),
+        settings,
+        memory=memory,
+        workers=workers,
+        overwrite=overwrite,
+        command=f"dcf.nmf(rank={rank}, method={method!r})",
+        reporter=reporter,
+    )
+    return load(run, temporary)
+
+
+def load(run: RunGroup, temporary: Any = None) -> Decomposition:
+    """Return a finished run as a `Decomposition`."""
+    record = run.record
+    if record["stage"] != STAGES[-1]:
+        raise UsageError(f"OUT {run.url} is not finished; it has reached {record['stage']}.")
+    w, h = run.get("W"), run.get("H")
+    error = record["relative_error"]
+    interval = tuple(error["interval"]) if error["interval"] else None
+    certificate = Certificate(error["value"], interval)
+    if temporary is not None and w.nbytes + h.nbytes <= SMALL_FACTOR_BYTES:
+        return Decomposition(np.asarray(w[:]), np.asarray(h[:]), certificate, record)
+    return Decomposition(w, h, certificate, record, temporary)

@@ -1,0 +1,1 @@
+"""Parse → typed options → one call → print; no mathematics."""

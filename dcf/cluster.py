@@ -1,0 +1,138 @@
+"""Where the tasks run: the caller's Dask client, or an embedded local cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster
+
+from dcf.types import Workers
+
+# glibc gives freed memory back, and faults it in anew, at every large chunk unless told otherwise.
+_MALLOC = str(256 * 2**20)
+_WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": _MALLOC,
+    "MALLOC_MMAP_THRESHOLD_": _MALLOC,
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "ZARR_THREADING__MAX_WORKERS": "1",
+}
+_CONFIG = {
+    "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT,
+    # The plan keeps memory; pausing and spilling below it would only get in the way.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+    "distributed.admin.tick.limit": "1 hour",
+}
+
+
+def peak_memory() -> int:
+    """Return the peak resident bytes of this process."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@dataclass(frozen=True)
+class ClientWorkers:
+    """The workers of a distributed cluster."""
+
+    client: Client
+    """connected"""
+    count: int
+    """threads of all workers"""
+
+    def compute(self, graph: Any) -> Any:
+        """Return the result of a Delayed."""
+        return self.client.compute(graph, sync=True)
+
+    def peaks(self) -> dict[str, int]:
+        """Return the peak resident bytes of each worker process so far, by address."""
+        return dict(self.client.run(peak_memory))
+
+
+@dataclass(frozen=True)
+class ThisProcess:
+    """The scheduler that `dask.config` names, in this process."""
+
+    scheduler: str
+    """threads or synchronous"""
+    count: int
+    """threads"""
+
+    def compute(self, graph: Any) -> Any:
+        """Return the result of a Delayed."""
+        return graph.compute(scheduler=self.scheduler, num_workers=self.count)
+
+    def peaks(self) -> dict[str, int]:
+        """Return the peak resident bytes of this process."""
+        return {"this process": peak_memory()}
+
+
+def _present_client() -> Client | None:
+    try:
+        return Client.current()
+    except ValueError:
+        return None
+
+
+def worker_count(asked: int | None) -> int:
+    """Return the workers that a run will have: the present client's threads, those asked for,
+    or one for each core."""
+    client = _present_client()
+    if client is not None:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        return max(1, sum(int(w["nthreads"]) for w in workers))
+    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or 1
+
+
+@contextmanager
+def connect(count: int, in_process: bool) -> Iterator[Workers]:
+    """Yield what computes the graphs, and close it again if it was started here.
+
+    A present `Client` is used; else the scheduler set in `dask.config` (threads or synchronous);
+    else `count` threads of this process, for data too small to repay starting anything; else
+    a local cluster of `count` processes with one thread each, on loopback.
+    """
+    client = _present_client()
+    scheduler = dask.config.get("scheduler", None)
+    if client is not None:
+        yield ClientWorkers(client, count)
+    elif scheduler in ("threads", "synchronous", "sync"):
+        yield ThisProcess(scheduler, count)
+    elif in_process:
+        yield ThisProcess("threads", count)
+    else:
+        with (
+            dask.config.set(_CONFIG),
+            LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                host="127.0.0.1",
+                dashboard_address=None,
+                worker_dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as started,
+        ):
+            yield ClientWorkers(started, count)

@@ -1,0 +1,31 @@
+"""The few exceptions of dcf, each with the exit code of the command line."""
+
+from typing import ClassVar
+
+
+class DcfError(Exception):
+    """Base of every error that dcf raises on purpose: one clear sentence, no traceback needed."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RunError(DcfError, RuntimeError):
+    """The run group cannot be written or read, or the workers are lost for good."""
+
+
+class UsageError(DcfError, ValueError):
+    """A bad option or path: the request itself makes no sense."""
+
+    exit_code = 2
+
+
+class SourceError(DcfError, ValueError):
+    """The numbers in the source cannot be factorized: dtype, NaN, negatives, a damaged chunk."""
+
+    exit_code = 3
+
+
+class BudgetError(DcfError, MemoryError):
+    """The plan does not fit the memory budget; raised before a chunk is read."""
+
+    exit_code = 4

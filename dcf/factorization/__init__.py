@@ -1,0 +1,1 @@
+"""Factorize: the sketch or the sample, in memory, to a real tolerance."""

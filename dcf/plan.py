@@ -1,0 +1,252 @@
+"""Shapes and a budget → a plan: pure integer arithmetic, no chunk read.
+
+What decides the bits of a result (blocks, stripes, tiles, sketch sizes) follows from the layout
+and the settings alone. Memory and workers decide only whether the plan fits, how many chunks
+are in flight and how many blocks a task owns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from dcf.errors import BudgetError, UsageError
+from dcf.solvers.reduction import subtree_size
+from dcf.types import Block, Layout, Settings
+
+MIB = 2**20
+TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its products
+STRIPE_BYTES = 16 * MIB  # enough to hide the cost of a read call behind its decoding
+BLOCK_BYTES = 32 * MIB  # least work of a block, so that its journal entry costs nothing
+MOST_BLOCKS = 4096
+READ_PER_JOURNAL_BYTE = 20
+TASKS_PER_WORKER = 20
+MOST_CHUNKS_IN_FLIGHT = 4
+PROBE_SIZE = 256
+# A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
+WORKER_BASE = 210 * MIB
+DRIVER_BASE = 230 * MIB
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All the integers of a run: sizes in entries, memory and reading in bytes."""
+
+    method: str
+    """the route to H: rows, factorize-recover or full"""
+    axis: int
+    """the compressed axis of the source"""
+    rows: int
+    """n, entries along it"""
+    width: int
+    """m, entries along the other axis"""
+    rank: int
+    """r, components"""
+    dtype: str
+    """of tiles and factors"""
+    sketch_size: int
+    """d, rows of P; 0 where no one-sided sketch is taken"""
+    sample_size: int
+    """s, rows of the sample; 0 where none is taken"""
+    probe_size: int
+    """t, rows of the probe"""
+    stripe_rows: int
+    """rows read at once"""
+    tile_rows: int
+    """rows of a tile, the unit of arithmetic"""
+    sketch_block_rows: int
+    """rows of a block of the sketch pass"""
+    refine_block_rows: int
+    """rows of a block of a refine pass, and of a chunk of the factor"""
+    passes: int
+    """times that every chunk is decoded"""
+    bytes_to_read: int
+    """decoded bytes of all passes together"""
+    tasks: dict[str, int]
+    """Dask tasks of each stage that reads or writes blocks"""
+    chunks_in_flight: int
+    """chunks being decoded at once in a worker"""
+    worker_bytes: int
+    """predicted peak memory of a worker"""
+    driver_bytes: int
+    """predicted peak memory of the driver"""
+    memory: int
+    """the budget of each of them"""
+    workers: int
+    """workers that the tasks are cut for"""
+
+    @property
+    def sketch_blocks(self) -> tuple[Block, ...]:
+        """The blocks of the sketch pass, in order."""
+        return blocks_of(self.rows, self.sketch_block_rows)
+
+    @property
+    def refine_blocks(self) -> tuple[Block, ...]:
+        """The blocks of a refine pass, in order."""
+        return blocks_of(self.rows, self.refine_block_rows)
+
+    @property
+    def most_tasks(self) -> int:
+        """The most tasks that a pass is cut into."""
+        return TASKS_PER_WORKER * self.workers
+
+    def with_resources(self, memory: int, workers: int) -> Plan:
+        """Return the same work with another budget and another number of workers."""
+        return replace(self, memory=memory, workers=workers)
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan as JSON."""
+        return asdict(self)
+
+
+def blocks_of(rows: int, block_rows: int) -> tuple[Block, ...]:
+    """Cut `rows` into blocks of `block_rows`, the last one shorter."""
+    starts = range(0, rows, block_rows)
+    return tuple(Block(i, start, min(start + block_rows, rows)) for i, start in enumerate(starts))
+
+
+def make_plan(layout: Layout, settings: Settings, memory: int, workers: int) -> Plan:
+    """Plan a run, or refuse it.
+
+    Raises `UsageError` where rank or sketch size make no sense for the shape, `BudgetError`
+    where the predicted peak of a worker or of the driver exceeds `memory` bytes.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers is {workers}; it must be a whole number from 1 on.")
+    axis = int(layout.shape[1] > layout.shape[0]) if settings.axis == "longest" else int(settings.axis)
+    rows, width = layout.shape[axis], layout.shape[1 - axis]
+    if settings.rank > min(rows, width):
+        raise UsageError(
+            f"--rank is {settings.rank}, larger than min(n, m) = {min(rows, width)} of a"
+            f" {layout.shape[0]} x {layout.shape[1]} source."
+        )
+    method = "rows" if settings.method == "auto" else settings.method
+    if method == "rows" and settings.refine == 0:
+        method = "factorize-recover"
+    d, s = _sketch_sizes(method, rows, width, settings)
+    computed = 8 if layout.compute_dtype == "float64" else 4
+
+    row_bytes = width * layout.itemsize
+    chunk_rows = min(layout.chunks[axis], rows)
+    stored_rows = layout.shards[axis] if layout.shards else chunk_rows
+    stripe_rows = chunk_rows * max(1, STRIPE_BYTES // (chunk_rows * row_bytes))
+    stripe_rows = min(stripe_rows, -(-rows // chunk_rows) * chunk_rows)
+    tile_rows = max(8, TILE_BYTES // (width * computed))
+    sample_bytes = (s + 1) * (width * computed + 16) if s else 0
+    sketch_bytes = 8 * width * (PROBE_SIZE + d) + sample_bytes
+    sums_bytes = 8 * settings.rank * (width + settings.rank)
+    sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
+    refine_block_rows = _block_rows(rows, row_bytes, stored_rows, sums_bytes)
+
+    most_tasks = TASKS_PER_WORKER * workers
+    sketch_blocks, refine_blocks = -(-rows // sketch_block_rows), -(-rows // refine_block_rows)
+    depth = (subtree_size(sketch_blocks, most_tasks) - 1).bit_length()
+    stripe_bytes = min(stripe_rows, rows) * row_bytes * (1 if axis == 0 else 2)
+    chunk_bytes = layout.itemsize * min(layout.chunks[0], layout.shape[0])
+    chunk_bytes *= min(layout.chunks[1], layout.shape[1])
+    in_flight_bytes = 2 * (min(stripe_rows, rows) * row_bytes if layout.shards else chunk_bytes)
+    tile_bytes = tile_rows * width * computed
+    factor_bytes = refine_block_rows * settings.rank * computed
+    peaks = {
+        "sketch": stripe_bytes + 4 * tile_bytes + (depth + 3) * sketch_bytes + 3 * sample_bytes,
+        "refine": stripe_bytes + 8 * tile_bytes + 4 * factor_bytes + (depth + 6) * sums_bytes,
+    }
+    if method == "factorize-recover":
+        peaks["recover"] = rows * (16 * settings.nnz_per_column + 64)
+    if method == "full":
+        del peaks["sketch"]
+        full_bytes = rows * width * computed + 64 * rows * settings.rank + stripe_bytes + in_flight_bytes
+        driver = DRIVER_BASE + full_bytes + 32 * MIB
+    else:
+        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * width * (2 * d + 3 * s + 8 * settings.rank)
+    fixed = WORKER_BASE + max(peaks.values())
+    chunks_of_stripe = -(-width // layout.chunks[1 - axis]) * -(-stripe_rows // chunk_rows)
+    spare = (memory - fixed) // in_flight_bytes
+    in_flight = max(1, min(MOST_CHUNKS_IN_FLIGHT, spare, chunks_of_stripe))
+    worker = fixed + in_flight * in_flight_bytes
+    largest = max(peaks, key=lambda stage: peaks[stage])
+    passes = 1 + settings.refine
+    plan = Plan(
+        method=method,
+        axis=axis,
+        rows=rows,
+        width=width,
+        rank=settings.rank,
+        dtype=layout.compute_dtype,
+        sketch_size=d,
+        sample_size=s,
+        probe_size=PROBE_SIZE,
+        stripe_rows=stripe_rows,
+        tile_rows=tile_rows,
+        sketch_block_rows=sketch_block_rows,
+        refine_block_rows=refine_block_rows,
+        passes=passes,
+        bytes_to_read=passes * rows * row_bytes,
+        tasks={
+            "sketch": 0 if method == "full" else -(-sketch_blocks // subtree_size(sketch_blocks, most_tasks)),
+            "recover": settings.rank if method == "factorize-recover" else 0,
+            "refine": settings.refine * -(-refine_blocks // subtree_size(refine_blocks, most_tasks)),
+        },
+        chunks_in_flight=in_flight,
+        worker_bytes=worker,
+        driver_bytes=driver,
+        memory=memory,
+        workers=workers,
+    )
+    _refuse_what_does_not_fit(plan, layout, largest, stripe_bytes + in_flight_bytes, sketch_bytes)
+    return plan
+
+
+def _sketch_sizes(method: str, rows: int, width: int, settings: Settings) -> tuple[int, int]:
+    """Return (d, s) of the method, asked for or chosen."""
+    rank, asked = settings.rank, settings.sketch_size
+    if method == "full":
+        return 0, 0
+    if asked is not None and asked < rank:
+        raise UsageError(f"--sketch-size is {asked}, below the rank {rank}; take at least {2 * rank}.")
+    if method == "rows":
+        return 0, min(rows, asked or max(50 * rank, 500, min(2000, rows // 10)))
+    d = asked or max(20 * rank, min(rows // 10, 128 * MIB // (8 * width)))
+    if settings.nnz_per_column > d:
+        raise UsageError(f"--nnz-per-column is {settings.nnz_per_column}, above the sketch size {d}.")
+    return d, 0
+
+
+def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:
+    """Return the rows of a block: whole chunks (or shards), enough reading to pay for its journal
+    entry, and a power of two of blocks so that they share out evenly."""
+    least = max(READ_PER_JOURNAL_BYTE * journal_bytes, BLOCK_BYTES, rows * row_bytes // MOST_BLOCKS)
+    count = max(1, rows * row_bytes // least)
+    count = 1 << (count.bit_length() - 1)
+    block = -(-rows // count)
+    return min(-(-block // stored_rows) * stored_rows, -(-rows // stored_rows) * stored_rows)
+
+
+def _refuse_what_does_not_fit(
+    plan: Plan, layout: Layout, largest: str, stripe_bytes: int, sketch_bytes: int
+) -> None:
+    def mib(size: int) -> str:
+        return f"{-(-size // MIB)}MiB"
+
+    if plan.worker_bytes > plan.memory:
+        if largest == "recover":
+            advice = "use --method rows"
+        elif stripe_bytes >= sketch_bytes:
+            advice = (
+                f"or store the data in smaller chunks (a row of chunks over the full width,"
+                f" {layout.chunks} at a time along axis {plan.axis}, takes {mib(stripe_bytes)})"
+                f", or try --axis {1 - plan.axis}"
+            )
+        else:
+            advice = f"or lower --sketch-size (now {plan.sketch_size or plan.sample_size})"
+        raise BudgetError(
+            f"The {largest} stage needs {mib(plan.worker_bytes)} a worker, --memory allows"
+            f" {mib(plan.memory)}: raise --memory to {mib(plan.worker_bytes)}, {advice}."
+        )
+    if plan.driver_bytes > plan.memory:
+        size = plan.sketch_size or plan.sample_size
+        advice = "use --method rows" if plan.method == "full" else f"lower --sketch-size (now {size})"
+        raise BudgetError(
+            f"The driver needs {mib(plan.driver_bytes)} for method {plan.method}, --memory allows"
+            f" {mib(plan.memory)}: raise --memory to {mib(plan.driver_bytes)}, or {advice}."
+        )

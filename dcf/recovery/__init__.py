@@ -1,0 +1,1 @@
+"""Recover: the full factor from its sketch, one column a task."""

@@ -1,0 +1,129 @@
+"""Recover the factor along the compressed axis, one column a Dask task.
+
+Step 3 of Compressed Factorization (Sharan et al. 2019, Algorithm 1): column j of W is the
+sparse solution of ``P w = w̃_j``; the columns do not need one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from dask import delayed
+from numpy.typing import NDArray
+
+from dcf.recovery.nnls import NonnegativeRecovery
+from dcf.solvers.threads import single_blas_thread
+from dcf.types import ColumnSolution, Float64, Index, Journal, Projection, Status
+
+# Below this part of the largest entry a recovered entry says nothing: it is what the factorization
+# of the sketch left uncertain, spread over the items that share a bucket.
+SUPPORT_FLOOR = 1e-5
+_SLICE = 65_536
+
+
+class IndexForm(Projection, Protocol):
+    """A sparse projection, whose columns can be had as rows and entries."""
+
+    def columns(self, start: int, stop: int) -> tuple[Index, Float64]:
+        """Return columns start … stop: rows and entries, both (stop − start, p)."""
+
+
+@dataclass(frozen=True)
+class ColumnReport:
+    """How the recovery of one column ended."""
+
+    status: Status
+    """of the solve"""
+    n_iter: int
+    """sweeps over the active set"""
+    residual: float
+    """‖P w − w̃‖ / ‖w̃‖"""
+    support: int
+    """nonzeros of the column"""
+    norm: float
+    """‖w‖ as stored"""
+
+    def to_vector(self) -> Float64:
+        """Return the report as numbers."""
+        place = list(Status).index(self.status)
+        return np.array([place, self.n_iter, self.residual, self.support, self.norm], np.float64)
+
+    @classmethod
+    def from_vector(cls, v: Float64) -> ColumnReport:
+        """Read it back."""
+        return cls(list(Status)[int(v[0])], int(v[1]), float(v[2]), int(v[3]), float(v[4]))
+
+
+def recover_column(
+    solver: NonnegativeRecovery, projection: IndexForm, rows: int, target: Float64
+) -> ColumnSolution:
+    """Return the column w (n,) with P w ≈ w̃, for w̃ = `target` (d,)."""
+    return solver.recover(*projection.columns(0, rows), target)
+
+
+def column_arrays(rows: int, probe_size: int, dtype: str) -> dict[str, NDArray[Any]]:
+    """Return empty arrays of the shapes that a column's journal entry has."""
+    return {
+        "column": np.empty(rows, dtype),
+        "probe": np.empty(probe_size),
+        "report": np.empty(len(fields(ColumnReport))),
+    }
+
+
+def _project(probe: Projection, column: NDArray[Any]) -> Float64:
+    """Return S w (t,), slice by slice."""
+    out = np.zeros((probe.sketch_size, 1))
+    for start in range(0, len(column), _SLICE):
+        part = column[start : start + _SLICE, None].astype(np.float64)
+        probe.accumulate(np.ascontiguousarray(part), start, out)
+    return out[:, 0]
+
+
+def finish_column(
+    solver: NonnegativeRecovery,
+    projection: IndexForm,
+    probe: Projection,
+    rows: int,
+    dtype: str,
+    journal: Journal,
+    target: Float64,
+    column: int,
+) -> None:
+    """Recover one column, drop what lies below the support floor, project it on the probe and
+    journal it."""
+    with single_blas_thread():
+        solution = recover_column(solver, projection, rows, target)
+        w = solution.values
+        w[w <= SUPPORT_FLOOR * w.max(initial=0.0)] = 0.0
+        stored = w.astype(dtype)
+        report = ColumnReport(
+            solution.status,
+            solution.n_iter,
+            solution.residual_norm,
+            int(np.count_nonzero(stored)),
+            float(np.linalg.norm(stored.astype(np.float64))),
+        )
+        entry = {"column": stored, "probe": _project(probe, stored), "report": report.to_vector()}
+        journal.save(column, entry)
+
+
+def recover(
+    solver: NonnegativeRecovery,
+    projection: IndexForm,
+    probe: Projection,
+    rows: int,
+    dtype: str,
+    journal: Journal,
+    targets: Float64,
+) -> Any:
+    """Return the Dask graph that recovers every column of W from W̃ = `targets` (d, r).
+
+    Columns that the journal holds are not solved again.
+    """
+    task = delayed(partial(finish_column, solver, projection, probe, rows, dtype, journal), pure=False)
+    finished = journal.finished()
+    columns = [k for k in range(targets.shape[1]) if k not in finished]
+    return delayed(list)([task(np.ascontiguousarray(targets[:, k]), k) for k in columns])

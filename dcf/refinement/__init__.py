@@ -1,0 +1,1 @@
+"""Refine: exact streaming passes over the data."""

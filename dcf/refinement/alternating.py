@@ -1,0 +1,177 @@
+"""Refine: one exact step of alternating nonnegative least squares a pass, as a Dask graph.
+
+Per tile of rows, ``W_b = argmin_{W ≥ 0} ‖M_b − W H‖`` exactly; then, from sums over all rows,
+``H⁺ = argmin_{H ≥ 0} ‖M − W H‖`` exactly. The sums are taken of the residual R = M − W H and
+not of M, so that the error of the stored pair,
+
+    ‖M − W H⁺‖² = ‖R‖² − 2 ⟨WᵀR, H⁺ − H⟩ + ⟨WᵀW (H⁺ − H), H⁺ − H⟩,
+
+loses nothing to cancellation however small it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from dask import delayed
+from numpy.typing import NDArray
+
+from dcf.solvers.gram_nnls import gram_nnls, nonnegative_solve
+from dcf.solvers.reduction import fold, subtree_size
+from dcf.solvers.sums import squared_row_norms
+from dcf.solvers.threads import single_blas_thread
+from dcf.types import Block, BlockSource, Float64, Journal, RowStore
+
+
+@dataclass(frozen=True)
+class RefineSums:
+    """What a refine pass sums over rows; parts add."""
+
+    gradient: Float64
+    """WᵀR (r, m)"""
+    gram: Float64
+    """WᵀW (r, r)"""
+    squared_residual: float
+    """‖R‖²_F"""
+    support: Float64
+    """(r,) nonzeros of each column of W"""
+    bytes_read: int
+    """decoded bytes"""
+
+    def merge(self, other: RefineSums) -> RefineSums:
+        """Return the sums over both parts."""
+        return RefineSums(
+            self.gradient + other.gradient,
+            self.gram + other.gram,
+            self.squared_residual + other.squared_residual,
+            self.support + other.support,
+            self.bytes_read + other.bytes_read,
+        )
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a journal stores."""
+        scalars = np.array([self.squared_residual, self.bytes_read], np.float64)
+        return {"gradient": self.gradient, "gram": self.gram, "support": self.support, "scalars": scalars}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> RefineSums:
+        """Read them back."""
+        squared_residual, bytes_read = arrays["scalars"]
+        return cls(
+            arrays["gradient"],
+            arrays["gram"],
+            float(squared_residual),
+            arrays["support"],
+            int(bytes_read),
+        )
+
+
+def empty_sums(rank: int, width: int) -> RefineSums:
+    """Return the sums over no rows."""
+    return RefineSums(np.zeros((rank, width)), np.zeros((rank, rank)), 0.0, np.zeros(rank), 0)
+
+
+def refine_block(
+    source: BlockSource, components: Float64, dtype: str, block: Block
+) -> tuple[RefineSums, NDArray[Any]]:
+    """Read the rows of `block` once; return their sums and their rows of W (b, r) in `dtype`."""
+    h = np.ascontiguousarray(components, dtype)
+    gram = h.astype(np.float64) @ h.T.astype(np.float64)
+    inverse = np.linalg.pinv(gram, rcond=1e-13, hermitian=True)
+    sums = empty_sums(*h.shape)
+    squared_residual = 0.0
+    weights = np.empty((block.stop - block.start, len(h)), dtype)
+    for start, tile in source.tiles(block.start, block.stop):
+        linear = (tile @ h.T).astype(np.float64)
+        solution = np.maximum(linear @ inverse, 0.0)
+        gram_nnls(linear, gram, solution)
+        w = solution.astype(dtype)
+        residual = tile - w @ h
+        norms = np.empty(len(tile))
+        squared_row_norms(residual, norms)
+        squared_residual += float(norms.sum())
+        sums.gradient[:] += w.T @ residual
+        exact = w.astype(np.float64)
+        sums.gram[:] += exact.T @ exact
+        sums.support[:] += np.count_nonzero(w, axis=0)
+        weights[start - block.start : start - block.start + len(tile)] = w
+    read = source.decoded_bytes(block.start, block.stop)
+    return RefineSums(sums.gradient, sums.gram, squared_residual, sums.support, read), weights
+
+
+def refine_subtree(
+    source: BlockSource,
+    components: RowStore,
+    dtype: str,
+    factor: RowStore | None,
+    journal: Journal,
+    blocks: Sequence[Block],
+    finished: frozenset[int],
+) -> RefineSums:
+    """Refine the blocks of one task in order, storing each, and return their merged sums."""
+    h = np.asarray(components[:])
+
+    def finish(block: Block) -> RefineSums:
+        if block.index in finished:
+            return RefineSums.from_arrays(journal.load(block.index))
+        sums, weights = refine_block(source, h, dtype, block)
+        if factor is not None:
+            factor[block.start : block.stop] = weights
+        journal.save(block.index, sums.to_arrays())
+        return sums
+
+    with single_blas_thread():
+        return fold(map(finish, blocks), RefineSums.merge)
+
+
+def refine(
+    source: BlockSource,
+    components: RowStore,
+    dtype: str,
+    factor: RowStore | None,
+    journal: Journal,
+    blocks: Sequence[Block],
+    most_tasks: int,
+) -> Any:
+    """Return the Dask graph (Delayed `RefineSums`) of one pass with H = `components` (r, m).
+
+    The rows of W go to `factor`, where one is given, block by block.
+    """
+    finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
+    task = delayed(partial(refine_subtree, source, components, dtype, factor, journal), pure=False)
+    roots = [
+        task(
+            parts := tuple(blocks[i : i + size]),
+            frozenset(b.index for b in parts) & finished,
+        )
+        for i in range(0, len(blocks), size)
+    ]
+    return fold(roots, delayed(RefineSums.merge, pure=False))
+
+
+def update_components(sums: RefineSums, components: Float64) -> tuple[Float64, float]:
+    """Return H⁺ (r, m) and the exact ‖M − W H⁺‖²_F of the pair (W, H⁺)."""
+    linear = sums.gradient + sums.gram @ components
+    updated = np.ascontiguousarray(nonnegative_solve(np.ascontiguousarray(linear.T), sums.gram).T)
+    step = updated - components
+    squared = sums.squared_residual - 2.0 * float((sums.gradient * step).sum())
+    squared += float(((sums.gram @ step) * step).sum())
+    return updated, max(squared, 0.0)
+
+
+def scale_block(raw: RowStore, factor: RowStore, order: Sequence[int], scale: Float64, block: Block) -> None:
+    """Write the rows of `block` of the final factor: columns reordered and scaled."""
+    values = np.asarray(raw[block.start : block.stop])
+    factor[block.start : block.stop] = (values[:, list(order)] * scale).astype(values.dtype)
+
+
+def scale(
+    raw: RowStore, factor: RowStore, order: Sequence[int], scales: Float64, blocks: Sequence[Block]
+) -> Any:
+    """Return the Dask graph that rewrites the n × r factor with columns in `order`, times `scales`."""
+    task = delayed(partial(scale_block, raw, factor, tuple(order), scales), pure=False)
+    return delayed(list)([task(block) for block in blocks])

@@ -1,0 +1,191 @@
+"""Compress: the one pass that decodes every chunk once and takes all sketches from it.
+
+Step 1 of Compressed Factorization (Sharan et al. 2019, Algorithm 1: ``M̃ = P M``), together
+with the row sample, the probe and the statistics, as a Dask graph of block tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from dask import delayed
+from numpy.typing import NDArray
+
+from dcf.errors import SourceError
+from dcf.sketch.kernels import count_zeros
+from dcf.sketch.rows import RowSample, RowSampler
+from dcf.solvers.reduction import fold, subtree_size
+from dcf.solvers.sums import squared_row_norms
+from dcf.solvers.threads import single_blas_thread
+from dcf.types import Block, BlockSource, Float64, Journal, Projection, Real, Statistics
+
+
+@dataclass(frozen=True)
+class SketchRecipe:
+    """What the pass collects; it pickles to bytes."""
+
+    seed: int
+    """of the run"""
+    probe: Projection
+    """S, independent of everything else"""
+    sample_capacity: int
+    """s + 1 rows kept, or 0 for no sample"""
+    projection: Projection | None
+    """P, or None for no one-sided sketch"""
+    dtype: str
+    """of the tiles and the sampled rows: float32 or float64"""
+    negatives_allowed: bool
+    """whether an entry below zero is data or an error"""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """All that one pass took of some rows."""
+
+    statistics: Statistics
+    """norm, minimum, zeros, absent chunks, bytes"""
+    probe: Float64
+    """S M (t, m)"""
+    sample: RowSample
+    """rows of smallest keys, at most `sample_capacity`"""
+    compressed: Float64
+    """M̃ = P M (d, m); d = 0 where it was not asked for"""
+
+    def merge(self, other: Sketch, capacity: int) -> Sketch:
+        """Return the sketch of both parts: linear parts add, samples meet."""
+        return Sketch(
+            self.statistics.merge(other.statistics),
+            self.probe + other.probe,
+            self.sample.merge(other.sample, capacity),
+            self.compressed + other.compressed,
+        )
+
+    def to_arrays(self, capacity: int) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a journal stores, the sample padded to `capacity` rows."""
+        sample, pad = self.sample, capacity - len(self.sample.keys)
+        return {
+            "probe": self.probe,
+            "sample_keys": np.pad(sample.keys, (0, pad), constant_values=np.inf),
+            "sample_index": np.pad(sample.index, (0, pad)),
+            "sample_rows": np.pad(sample.rows, ((0, pad), (0, 0))),
+            "compressed": self.compressed,
+            "statistics": self.statistics.to_vector(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Sketch:
+        """Read them back."""
+        kept = int(np.isfinite(arrays["sample_keys"]).sum())
+        return cls(
+            Statistics.from_vector(arrays["statistics"]),
+            arrays["probe"],
+            RowSample(
+                arrays["sample_keys"][:kept], arrays["sample_index"][:kept], arrays["sample_rows"][:kept]
+            ),
+            arrays["compressed"],
+        )
+
+
+def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
+    """Return the sketch of no rows of width m: the neutral element of `merge`."""
+    d = recipe.projection.sketch_size if recipe.projection else 0
+    return Sketch(
+        Statistics(),
+        np.zeros((recipe.probe.sketch_size, width)),
+        RowSample(np.empty(0), np.empty(0, np.int64), np.empty((0, width), recipe.dtype)),
+        np.zeros((d, width)),
+    )
+
+
+def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> Sketch:
+    """Read the rows of `block` once and return their sketch.
+
+    Raises `SourceError` at the first NaN, Inf or (unless allowed) negative entry.
+    """
+    sketch = empty_sketch(recipe, source.width)
+    sampler = RowSampler(recipe.seed, recipe.sample_capacity, source.width, np.dtype(recipe.dtype))
+    squared_norm, minimum, zeros = 0.0, np.inf, 0
+    for start, tile in source.tiles(block.start, block.stop):
+        norms = np.empty(len(tile))
+        squared_row_norms(tile, norms)
+        least = float(tile.min())
+        if not np.isfinite(norms).all() or (least < 0.0 and not recipe.negatives_allowed):
+            refuse_bad_entry(source, recipe, tile, start)
+        squared_norm += float(norms.sum())
+        minimum = min(minimum, least)
+        zeros += int(count_zeros(tile))
+        recipe.probe.accumulate(tile, start, sketch.probe)
+        if recipe.projection is not None:
+            recipe.projection.accumulate(tile, start, sketch.compressed)
+        if recipe.sample_capacity:
+            sampler.offer(tile, norms, start)
+    statistics = Statistics(
+        squared_norm,
+        minimum,
+        zeros,
+        source.missing_chunks(block.start, block.stop),
+        source.decoded_bytes(block.start, block.stop),
+    )
+    return replace(sketch, statistics=statistics, sample=sampler.sample())
+
+
+def refuse_bad_entry(source: BlockSource, recipe: SketchRecipe, tile: Real, start: int) -> None:
+    """Raise `SourceError` for the first entry of `tile` that cannot be factorized."""
+    finite = np.isfinite(tile)
+    good = finite if recipe.negatives_allowed else finite & ~(tile < 0.0)
+    if good.all():
+        raise SourceError(
+            f"The squares of the rows at {source.position(start, 0)} overflow float64; divide the data by"
+            f" their largest entry ({float(np.abs(tile).max()):.3g}) first."
+        )
+    row, column = (int(i) for i in np.argwhere(~good)[0])
+    where, entry = source.position(start + row, column), float(tile[row, column])
+    if np.isnan(entry) or np.isinf(entry):
+        raise SourceError(f"The entry at {where} is {entry}; NMF needs finite data. Clean it and run again.")
+    raise SourceError(
+        f"The entry at {where} is {entry:.6g}, below zero; NMF needs nonnegative data. Use --negatives allow"
+        " to fit it as it is (the factors stay nonnegative), or shift the data first."
+    )
+
+
+def compress_subtree(
+    source: BlockSource,
+    recipe: SketchRecipe,
+    journal: Journal,
+    blocks: Sequence[Block],
+    finished: frozenset[int],
+) -> Sketch:
+    """Compress the blocks of one task in order, journalling each, and return their merged sketch."""
+
+    def finish(block: Block) -> Sketch:
+        if block.index in finished:
+            return Sketch.from_arrays(journal.load(block.index))
+        sketch = compress_block(source, recipe, block)
+        journal.save(block.index, sketch.to_arrays(recipe.sample_capacity))
+        return sketch
+
+    with single_blas_thread():
+        return fold(map(finish, blocks), partial(Sketch.merge, capacity=recipe.sample_capacity))
+
+
+def compress(
+    source: BlockSource, recipe: SketchRecipe, journal: Journal, blocks: Sequence[Block], most_tasks: int
+) -> Any:
+    """Return the Dask graph (a Delayed `Sketch`) of the whole pass.
+
+    Blocks that the journal holds are loaded, not read again.
+    """
+    finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
+    task = delayed(partial(compress_subtree, source, recipe, journal), pure=False)
+    roots = [
+        task(
+            parts := tuple(blocks[i : i + size]),
+            frozenset(b.index for b in parts) & finished,
+        )
+        for i in range(0, len(blocks), size)
+    ]
+    return fold(roots, delayed(partial(Sketch.merge, capacity=recipe.sample_capacity), pure=False))

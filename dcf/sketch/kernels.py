@@ -1,0 +1,209 @@
+"""Compiled kernels of the sketch pass.
+
+Random numbers come from Philox4x64-10 (Salmon et al., *Parallel random numbers: as easy as
+1, 2, 3*, SC 2011) keyed by (seed, role) at counter (column, block of four draws), so column i
+of a projection is the same wherever and whenever it is made.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcf.solvers.jit import kernel
+
+Real = NDArray[np.float32] | NDArray[np.float64]
+Float64 = NDArray[np.float64]
+Index = NDArray[np.int64]
+Words = NDArray[np.uint64]
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
+_MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
+_WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
+_WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
+_TO_UNIT = 2.0**-53
+_MANTISSA = np.uint64(11)
+
+
+@kernel
+def _high_product(a: np.uint64, b: np.uint64) -> np.uint64:
+    """Return the upper 64 bits of the 128-bit product a·b."""
+    a_low, a_high, b_low, b_high = a & _LOW, a >> _HALF, b & _LOW, b >> _HALF
+    middle = a_high * b_low + ((a_low * b_low) >> _HALF)
+    carry = a_low * b_high + (middle & _LOW)
+    return a_high * b_high + (middle >> _HALF) + (carry >> _HALF)
+
+
+@kernel
+def philox(seed: np.uint64, role: np.uint64, column: np.uint64, block: np.uint64, out: Words) -> None:
+    """Write the four raw 64-bit draws of one (column, block) into `out` (4,)."""
+    c0, c1, c2, c3 = np.uint64(column), np.uint64(block), np.uint64(0), np.uint64(0)
+    k0, k1 = np.uint64(seed), np.uint64(role)
+    for _ in range(10):
+        high_0, low_0 = _high_product(_MULTIPLIER_0, c0), _MULTIPLIER_0 * c0
+        high_1, low_1 = _high_product(_MULTIPLIER_1, c2), _MULTIPLIER_1 * c2
+        c0, c1, c2, c3 = high_1 ^ c1 ^ k0, low_1, high_0 ^ c3 ^ k1, low_0
+        k0, k1 = k0 + _WEYL_0, k1 + _WEYL_1
+    out[0], out[1], out[2], out[3] = c0, c1, c2, c3
+
+
+@kernel
+def _unit(word: np.uint64) -> float:
+    """Map a raw draw to (0, 1]."""
+    return (float(word >> _MANTISSA) + 1.0) * _TO_UNIT
+
+
+@kernel
+def sparse_columns(
+    seed: int, role: int, start: int, sketch_size: int, signed: bool, index: Index, value: Float64
+) -> None:
+    """Write columns start … of a sparse projection in index form.
+
+    index, value : (columns, p), overwritten: the distinct uniform rows of a column (Floyd's
+    algorithm, one draw each) and their entries, 1 or, when `signed`, ±1 (one bit each).
+    """
+    columns, p = index.shape
+    draws = np.empty(4, np.uint64)
+    for i in range(columns):
+        column = np.uint64(start + i)
+        for k in range(p):
+            if k % 4 == 0:
+                philox(np.uint64(seed), np.uint64(role), column, np.uint64(k // 4), draws)
+            last = sketch_size - p + k
+            row = np.int64(_high_product(draws[k % 4], np.uint64(last + 1)))
+            for j in range(k):
+                if index[i, j] == row:
+                    row = last
+                    break
+            index[i, k] = row
+            value[i, k] = 1.0
+        if signed:
+            # Signs have blocks of their own, far above those that draw rows.
+            for k in range(p):
+                if k % 256 == 0:
+                    philox(
+                        np.uint64(seed),
+                        np.uint64(role),
+                        column,
+                        np.uint64((1 << 32) + k // 256),
+                        draws,
+                    )
+                bit = (draws[(k // 64) % 4] >> np.uint64(k % 64)) & np.uint64(1)
+                value[i, k] = 1.0 - 2.0 * float(bit)
+
+
+@kernel
+def gaussian_columns(seed: int, role: int, start: int, out: Float64) -> None:
+    """Write columns start … of a standard Gaussian matrix as the rows of `out` (columns, d)."""
+    columns, size = out.shape
+    draws = np.empty(4, np.uint64)
+    for i in range(columns):
+        for k in range(0, size, 4):
+            philox(np.uint64(seed), np.uint64(role), np.uint64(start + i), np.uint64(k // 4), draws)
+            for pair in range(2):
+                radius = np.sqrt(-2.0 * np.log(_unit(draws[2 * pair])))
+                angle = 2.0 * np.pi * _unit(draws[2 * pair + 1])
+                if k + 2 * pair < size:
+                    out[i, k + 2 * pair] = radius * np.cos(angle)
+                if k + 2 * pair + 1 < size:
+                    out[i, k + 2 * pair + 1] = radius * np.sin(angle)
+
+
+@kernel
+def uniform_columns(seed: int, role: int, start: int, out: Float64) -> None:
+    """Write one uniform draw in (0, 1] for each of the columns start … into `out` (columns,)."""
+    draws = np.empty(4, np.uint64)
+    for i in range(out.shape[0]):
+        philox(np.uint64(seed), np.uint64(role), np.uint64(start + i), np.uint64(0), draws)
+        out[i] = _unit(draws[0])
+
+
+@kernel
+def scatter_rows(tile: Real, index: Index, value: Float64, out: Float64) -> None:
+    """Add P_b·tile to `out` (d, m): row i of `tile` (b, m) goes to the p rows index[i]."""
+    rows, width = tile.shape
+    for i in range(rows):
+        for k in range(index.shape[1]):
+            target, weight = index[i, k], value[i, k]
+            for j in range(width):
+                out[target, j] += weight * tile[i, j]
+
+
+@kernel
+def gather_rows(index: Index, value: Float64, v: Float64, out: Float64) -> None:
+    """Write P_bᵀ·v into `out` (b, m), for v (d, m)."""
+    rows, p = index.shape
+    for i in range(rows):
+        for j in range(v.shape[1]):
+            total = 0.0
+            for k in range(p):
+                total += value[i, k] * v[index[i, k], j]
+            out[i, j] = total
+
+
+@kernel
+def count_zeros(tile: Real) -> int:
+    """Return the number of entries of `tile` that are exactly zero."""
+    zeros = 0
+    for i in range(tile.shape[0]):
+        for j in range(tile.shape[1]):
+            zeros += tile[i, j] == 0.0
+    return zeros
+
+
+@kernel
+def _sift_down(keys: Float64, heap: Index, size: int) -> None:
+    """Restore the max-heap of slots after its root's key fell."""
+    node = 0
+    while True:
+        child = 2 * node + 1
+        if child >= size:
+            return
+        if child + 1 < size and keys[heap[child + 1]] > keys[heap[child]]:
+            child += 1
+        if keys[heap[child]] <= keys[heap[node]]:
+            return
+        heap[node], heap[child] = heap[child], heap[node]
+        node = child
+
+
+@kernel
+def keep_smallest(
+    tile: Real,
+    keys_of_tile: Float64,
+    first_row: int,
+    size: int,
+    keys: Float64,
+    heap: Index,
+    row_index: Index,
+    rows: Real,
+) -> int:
+    """Offer the rows of `tile` (b, m) to a sample of the smallest keys; return its new size.
+
+    keys, heap, row_index : (capacity,); rows : (capacity, m). Slots fill in order; `heap` orders
+    them by decreasing key, so its root is the slot that the next smaller key takes over.
+    """
+    capacity = keys.shape[0]
+    for i in range(tile.shape[0]):
+        key = keys_of_tile[i]
+        if not key < np.inf:
+            continue
+        if size < capacity:
+            slot = size
+            keys[slot] = key
+            heap[slot] = slot
+            node = slot
+            while node > 0 and keys[heap[(node - 1) // 2]] < key:
+                heap[node] = heap[(node - 1) // 2]
+                node = (node - 1) // 2
+            heap[node] = slot
+            size += 1
+        else:
+            slot = heap[0]
+            if key >= keys[slot]:
+                continue
+            keys[slot] = key
+            _sift_down(keys, heap, capacity)
+        row_index[slot] = first_row + i
+        rows[slot, :] = tile[i, :]
+    return size

@@ -1,0 +1,82 @@
+"""A norm-weighted sample of rows, taken in one pass and mergeable in any order.
+
+Row i has the key ``−ln(u_i) / ‖m_i‖²``, exponential with rate ‖m_i‖²; the s rows of smallest
+keys are a sample without replacement in which row i is drawn in proportion to its squared norm
+(Efraimidis & Spirakis 2006). With τ the (s+1)-th smallest key, row i was kept with probability
+``1 − exp(−‖m_i‖² τ)`` (Duffield, Lund, Thorup, *Priority sampling*, 2007; Cohen & Kaplan's
+bottom-k sketches): divided by its square root, the rows give unbiased Gram matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dcf.sketch.kernels import keep_smallest
+from dcf.sketch.projections import Role, uniform
+from dcf.types import Float64, Index, Real
+
+
+@dataclass(frozen=True)
+class RowSample:
+    """The s+1 rows of smallest keys of some part of the data, by increasing key.
+
+    Rows of zero norm are never sampled, so there may be fewer.
+    """
+
+    keys: Float64
+    """(k,) increasing"""
+    index: Index
+    """(k,) row numbers in M"""
+    rows: Real
+    """(k, m) the rows as they are"""
+
+    def merge(self, other: RowSample, capacity: int) -> RowSample:
+        """Return the sample of both parts: the `capacity` smallest keys of the union."""
+        keys, index = np.concatenate([self.keys, other.keys]), np.concatenate([self.index, other.index])
+        order = np.lexsort((index, keys))[:capacity]
+        rows = np.empty((len(order), self.rows.shape[1]), self.rows.dtype)
+        mine = order < len(self.keys)
+        rows[mine] = self.rows[order[mine]]
+        rows[~mine] = other.rows[order[~mine] - len(self.keys)]
+        return RowSample(keys[order], index[order], rows)
+
+    def weighted(self, capacity: int) -> Real:
+        """Return the sampled rows over the root of their probabilities, (≤ capacity − 1, m).
+
+        Their Gram matrix is an unbiased estimate of MᵀM. When there are fewer rows than
+        `capacity`, all of M is here and every weight is 1.
+        """
+        if len(self.keys) < capacity:
+            return self.rows
+        rows = self.rows[:-1]
+        norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        probability = -np.expm1(-norms * self.keys[-1])
+        return rows / np.sqrt(probability)[:, None].astype(rows.dtype)
+
+
+class RowSampler:
+    """Collects a `RowSample` tile by tile, in memory fixed from the start."""
+
+    def __init__(self, seed: int, capacity: int, width: int, dtype: np.dtype[np.floating]) -> None:
+        self._seed = seed
+        self._size = 0
+        self._keys = np.empty(capacity)
+        self._heap = np.empty(capacity, np.int64)
+        self._index = np.empty(capacity, np.int64)
+        self._rows = np.empty((capacity, width), dtype)
+
+    def offer(self, tile: Real, squared_norms: Float64, start: int) -> None:
+        """Offer rows start … of M, a tile (b, m) with its float64 squared row norms (b,)."""
+        u = uniform(self._seed, Role.rows, start, start + len(tile))
+        with np.errstate(divide="ignore"):
+            keys = np.where(squared_norms > 0.0, -np.log(u) / squared_norms, np.inf)
+        self._size = keep_smallest(
+            tile, keys, start, self._size, self._keys, self._heap, self._index, self._rows
+        )
+
+    def sample(self) -> RowSample:
+        """Return what was kept, by increasing key."""
+        order = np.lexsort((self._index[: self._size], self._keys[: self._size]))
+        return RowSample(self._keys[order], self._index[order], self._rows[order])

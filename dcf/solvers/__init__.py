@@ -1,0 +1,1 @@
+"""Small kernels that the mathematics rooms share."""

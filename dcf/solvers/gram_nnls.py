@@ -1,0 +1,192 @@
+"""Nonnegative least squares on the normal equations, a row a problem.
+
+Every function solves, for each row ``a`` of ``A`` independently,
+
+    minimise  ½ xᵀ G x − aᵀ x   subject to  x ≥ 0,
+
+which is ``min ‖m − x H‖`` with ``a = m Hᵀ`` and ``G = H Hᵀ``. `gram_nnls` is exact (block
+principal pivoting, Kim & Park, SIAM J. Sci. Comput. 2011); `descend_rows` makes a few sweeps
+of cyclic coordinate descent, the step of HALS (Cichocki & Phan 2009) as Gillis & Glineur
+(Neural Computation 2012) accelerate it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcf.solvers.jit import kernel
+
+Matrix = NDArray[np.float64]
+
+
+@kernel
+def descend_rows(a: Matrix, g: Matrix, x: Matrix, sweeps: int, tol: float) -> None:
+    """Sweep coordinate descent over each row of `x` in place.
+
+    Parameters
+    ----------
+    a : (n, r) linear terms
+    g : (r, r) Gram matrix, symmetric, positive semidefinite
+    x : (n, r) start, overwritten; every entry stays ≥ 0
+    sweeps : most sweeps over the r coordinates of a row
+    tol : a row ends when a sweep lowers its objective by less than `tol` times the first one
+    """
+    n, r = x.shape
+    for i in range(n):
+        first = 0.0
+        for sweep in range(sweeps):
+            decrease = 0.0
+            for k in range(r):
+                diagonal = g[k, k]
+                if diagonal <= 0.0:
+                    x[i, k] = 0.0
+                    continue
+                gradient = -a[i, k]
+                for j in range(r):
+                    gradient += x[i, j] * g[k, j]
+                value = max(0.0, x[i, k] - gradient / diagonal)
+                step = value - x[i, k]
+                decrease += step * step * diagonal
+                x[i, k] = value
+            if sweep == 0:
+                first = decrease
+            if decrease <= tol * first:
+                break
+
+
+@kernel
+def _cholesky(g: Matrix, index: NDArray[np.int64], size: int, factor: Matrix) -> bool:
+    """Factorize g[index, index] into the lower triangle of `factor`; False where it is singular."""
+    for row in range(size):
+        for column in range(row + 1):
+            total = g[index[row], index[column]]
+            for j in range(column):
+                total -= factor[row, j] * factor[column, j]
+            if row > column:
+                factor[row, column] = total / factor[column, column]
+            elif total <= 1e-13 * g[index[row], index[row]]:
+                return False
+            else:
+                factor[row, row] = np.sqrt(total)
+    return True
+
+
+@kernel
+def _solve(factor: Matrix, size: int, b: Matrix) -> None:
+    """Solve L Lᵀ x = b in place for the leading `size` entries."""
+    for row in range(size):
+        total = b[row]
+        for j in range(row):
+            total -= factor[row, j] * b[j]
+        b[row] = total / factor[row, row]
+    for row in range(size - 1, -1, -1):
+        total = b[row]
+        for j in range(row + 1, size):
+            total -= factor[j, row] * b[j]
+        b[row] = total / factor[row, row]
+
+
+@kernel
+def _pivot_row(
+    a: Matrix,
+    g: Matrix,
+    x: Matrix,
+    index: NDArray[np.int64],
+    factor: Matrix,
+    b: Matrix,
+    passive: NDArray[np.bool_],
+    full: Matrix,
+    full_is_regular: bool,
+) -> bool:
+    """Block principal pivoting of one row from the passive set {x > 0}; False where it fails."""
+    r = x.shape[0]
+    scale = 0.0
+    for k in range(r):
+        passive[k] = x[k] > 0.0 and g[k, k] > 0.0
+        scale = max(scale, abs(a[k]))
+    fewest, patience = r + 1, 3
+    for _ in range(5 * r + 10):
+        size = 0
+        for k in range(r):
+            if passive[k]:
+                index[size] = k
+                b[size] = a[k]
+                size += 1
+        if size == r and full_is_regular:
+            _solve(full, size, b)
+        elif _cholesky(g, index, size, factor):
+            _solve(factor, size, b)
+        else:
+            return False
+        x[:] = 0.0
+        largest = 0.0
+        for j in range(size):
+            x[index[j]] = b[j]
+            largest = max(largest, abs(b[j]))
+        wrong, last = 0, -1
+        for k in range(r):
+            if passive[k]:
+                infeasible = x[k] < -1e-13 * largest
+            else:
+                dual = -a[k]
+                for j in range(size):
+                    dual += g[k, index[j]] * b[j]
+                infeasible = dual < -1e-12 * scale and g[k, k] > 0.0
+            if infeasible:
+                wrong, last = wrong + 1, k
+                b[r + k] = 1.0
+            else:
+                b[r + k] = 0.0
+        if wrong == 0:
+            for k in range(r):
+                x[k] = max(0.0, x[k])
+            return True
+        if wrong < fewest:
+            fewest, patience = wrong, 3
+            only = -1
+        elif patience > 0:
+            patience -= 1
+            only = -1
+        else:
+            only = last
+        for k in range(r):
+            if b[r + k] > 0.0 and (only < 0 or k == only):
+                passive[k] = not passive[k]
+    return False
+
+
+@kernel
+def gram_nnls(a: Matrix, g: Matrix, x: Matrix) -> None:
+    """Solve every row exactly, in place, from the passive set {x > 0} of the start.
+
+    Parameters
+    ----------
+    a : (n, r) linear terms
+    g : (r, r) Gram matrix, symmetric, positive semidefinite
+    x : (n, r) start, overwritten by the solution
+
+    Where the passive part of `g` is singular (duplicate or vanished components) the row is
+    solved by coordinate descent instead, which picks one of the equal solutions.
+    """
+    n, r = x.shape
+    index, factor, b = np.empty(r, np.int64), np.empty((r, r)), np.empty(2 * r)
+    passive, full = np.empty(r, np.bool_), np.empty((r, r))
+    for k in range(r):
+        index[k] = k
+    full_is_regular = _cholesky(g, index, r, full)
+    for i in range(n):
+        if not _pivot_row(a[i], g, x[i], index, factor, b, passive, full, full_is_regular):
+            x[i, :] = 0.0
+            descend_rows(a[i : i + 1], g, x[i : i + 1], 2000, 1e-16)
+
+
+def nonnegative_solve(a: Matrix, g: Matrix) -> Matrix:
+    """Return the (n, r) solution of every row of `a` (n, r), started from the unconstrained one."""
+    x = np.maximum(a @ np.linalg.pinv(g, rcond=1e-13, hermitian=True), 0.0)
+    gram_nnls(np.ascontiguousarray(a), np.ascontiguousarray(g), x)
+    return x
+
+
+def projected_gradient(a: Matrix, g: Matrix, x: Matrix) -> Matrix:
+    """Return the (n, r) KKT violation: the gradient where x > 0, its negative part where x = 0."""
+    gradient = x @ g - a
+    return np.where(x > 0.0, gradient, np.minimum(gradient, 0.0))

@@ -1,0 +1,1 @@
+"""The only rooms that know Zarr: the source that is read and the run group that is written."""

@@ -1,0 +1,221 @@
+"""The run group: a Zarr v3 group that holds a run while it grows and when it is done.
+
+``attrs["dcf"]`` is the record; ``W`` and ``H`` are the result; ``stages/`` holds what lies
+between (sketch, factors of the sketch, recovered columns, the journal of each pass). Every
+array is protected by crc32c.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import BaseZarrError
+
+from dcf.errors import RunError, UsageError
+from dcf.types import Arrays
+
+SCHEMA = 1
+_ALWAYS = {"write_empty_chunks": True}
+
+
+def create_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
+) -> zarr.Array[Any]:
+    """Create an array whose chunks are checked on every read, replacing one of that name."""
+    return cast(
+        "zarr.Array[Any]",
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            compressors=[ZstdCodec(level=1), Crc32cCodec()] if name in ("W", "H") else [Crc32cCodec()],
+            config=_ALWAYS,  # type: ignore[arg-type]  # the TypedDict has one key more
+            overwrite=True,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class BlockJournal:
+    """Finished blocks of one pass, one chunk a block in each of a few arrays."""
+
+    group: zarr.Group
+    """stages/<pass> of the run group"""
+
+    def finished(self) -> frozenset[int]:
+        """Return the indices of the blocks that need not be done again."""
+        done = cast("zarr.Array[Any]", self.group["done"])
+        return frozenset(int(i) for i in np.flatnonzero(np.asarray(done[:])))
+
+    def count(self) -> int:
+        """Return how many blocks are finished, from the names of the chunks alone."""
+        return int(cast("zarr.Array[Any]", self.group["done"]).nchunks_initialized)
+
+    def save(self, block: int, arrays: Arrays) -> None:
+        """Store a finished block; the last write marks it as finished."""
+        for name, values in arrays.items():
+            if values.size:
+                cast("zarr.Array[Any]", self.group[name])[block] = values
+        cast("zarr.Array[Any]", self.group["done"])[block] = 1
+
+    def load(self, block: int) -> dict[str, NDArray[Any]]:
+        """Return what `save` stored."""
+        return {
+            name: np.asarray(cast("zarr.Array[Any]", self.group[name])[block])
+            for name in self.group.array_keys()
+            if name != "done"
+        }
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """An (r, n) array used as the (n, r) factor that it holds."""
+
+    array: Any
+    """the Zarr array (r, n)"""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Return these rows of the factor."""
+        return np.ascontiguousarray(self.array[:, rows].T)
+
+    def __setitem__(self, rows: slice, values: NDArray[Any], /) -> None:
+        """Write these rows of the factor."""
+        self.array[:, rows] = values.T
+
+
+class RunGroup:
+    """One run on disk: its record, its result, its stages."""
+
+    def __init__(self, group: zarr.Group, url: str) -> None:
+        self.group = group
+        self.url = url
+
+    @classmethod
+    def create(cls, out: str, record: dict[str, Any], overwrite: bool) -> RunGroup:
+        """Start a run at `out`, or come back to the one that has the same identity.
+
+        The identity is `source` without its url, `settings` and `version`. Raises `UsageError`
+        where `out` holds something else, `RunError` where it cannot be written.
+        """
+        group = _existing(out)
+        if group is not None:
+            found = dict(group.attrs).get("dcf")
+            if not isinstance(found, dict):
+                raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
+            if not overwrite:
+                _refuse_other_identity(out, found, record)
+                return cls(group, out)
+        elif Path(out).exists() and "://" not in out:
+            if any(Path(out).iterdir()) if Path(out).is_dir() else True:
+                raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
+        try:
+            if overwrite and Path(out).is_dir():
+                shutil.rmtree(out)
+            group = zarr.open_group(out, mode="w", zarr_format=3, attributes={"dcf": record})
+        except OSError as error:
+            raise RunError(f"OUT {out} cannot be written: {error}.") from error
+        return cls(group, out)
+
+    @classmethod
+    def open(cls, out: str, mode: str = "r+") -> RunGroup:
+        """Open a run that exists. Raises `UsageError` where `out` is none."""
+        group = _existing(out, mode)
+        if group is None or not isinstance(dict(group.attrs).get("dcf"), dict):
+            raise UsageError(f"OUT {out} holds no run of dcf.")
+        return cls(group, out)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The run's attributes."""
+        return cast("dict[str, Any]", dict(self.group.attrs)["dcf"])
+
+    def update(self, **entries: Any) -> None:
+        """Add entries to the record, in one write."""
+        self.group.attrs["dcf"] = {**self.record, **entries}
+
+    def update_peaks(self, workers: dict[str, int], driver: int) -> None:
+        """Record the peak resident bytes of each worker and of the driver; peaks only rise."""
+        was = self.record["peak_memory"]
+        self.update(
+            peak_memory={
+                "worker": max([*workers.values(), was.get("worker", 0)]),
+                "driver": max(driver, was.get("driver", 0)),
+                "workers": workers,
+            }
+        )
+
+    def get(self, name: str) -> zarr.Array[Any]:
+        """Return an array of the run. Raises `UsageError` where its stage has not run."""
+        if name not in self.group:
+            raise UsageError(f"OUT {self.url} holds no {name} yet; run the stage that makes it first.")
+        return cast("zarr.Array[Any]", self.group[name])
+
+    def has(self, name: str) -> bool:
+        """Return whether the run holds this array or group."""
+        return name in self.group
+
+    def put(self, name: str, values: NDArray[Any]) -> None:
+        """Store a small array in one chunk."""
+        create_array(self.group, name, values.shape, tuple(max(1, n) for n in values.shape), values.dtype)[
+            ...
+        ] = values
+
+    def allocate(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
+        """Create an array that block tasks write in whole chunks."""
+        return create_array(self.group, name, shape, chunks, dtype)
+
+    def drop(self, name: str) -> None:
+        """Delete an array or group of the run, if it is there."""
+        if name in self.group:
+            del self.group[name]
+
+    def journal(
+        self, name: str, blocks: int, like: Arrays, chunks: dict[str, tuple[int, ...]] | None = None
+    ) -> BlockJournal:
+        """Return the journal of a pass, made on first use.
+
+        `like` holds arrays shaped and typed as those of a block; `chunks` splits the larger ones.
+        """
+        path = f"stages/{name}"
+        if f"{path}/done" in self.group:  # made last, so the others are there
+            return BlockJournal(cast("zarr.Group", self.group[path]))
+        group = self.group.require_group(path)
+        for key, values in like.items():
+            chunk = (chunks or {}).get(key, values.shape)
+            create_array(
+                group, key, (blocks, *values.shape), (1, *(max(1, n) for n in chunk)), values.dtype
+            )
+        create_array(group, "done", (blocks,), (1,), "uint8")
+        return BlockJournal(group)
+
+
+def _existing(out: str, mode: str = "r+") -> zarr.Group | None:
+    try:
+        return zarr.open_group(out, mode=cast("Any", mode))
+    except (FileNotFoundError, BaseZarrError):
+        return None
+    except OSError as error:
+        raise RunError(f"OUT {out} cannot be opened: {error}.") from error
+
+
+def _refuse_other_identity(out: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def refuse(what: str) -> None:
+        raise UsageError(f"OUT {out} holds another run: {what}. Choose another OUT, or --overwrite it.")
+
+    for key, was in found["settings"].items():
+        now = wanted["settings"].get(key)
+        if now != was:
+            refuse(f"its {key} is {was!r}, now asked {now!r}")
+    for key in ("shape", "dtype", "fingerprint"):
+        if found["source"][key] != wanted["source"][key]:
+            refuse(f"its source's {key} was {found['source'][key]}, now {wanted['source'][key]}")
+    if found["version"] != wanted["version"]:
+        refuse(f"dcf {found['version']} began it, this is {wanted['version']}")

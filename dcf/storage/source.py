@@ -1,0 +1,221 @@
+"""Anything that Zarr can open → lazily read tiles, compressed axis first."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.buffer import cpu
+from zarr.core.sync import sync
+from zarr.errors import BaseZarrError
+
+from dcf.errors import SourceError, UsageError
+from dcf.types import Layout, Real
+
+
+def open_source(source: str | Path | zarr.Array[Any]) -> zarr.Array[Any]:
+    """Open a Zarr v2 or v3 matrix, checked from its metadata alone.
+
+    Raises `UsageError` where there is no matrix, `SourceError` where it holds no real numbers
+    or has an empty axis. Reads no chunk.
+    """
+    if isinstance(source, zarr.Array):
+        return _checked(source, str(source.store_path))
+    url = str(source)
+    if "://" not in url and not Path(url).exists():
+        raise UsageError(f"SOURCE {url} does not exist; give the path or URL of a Zarr array.")
+    try:
+        node = zarr.open(store=url, mode="r")
+    except (FileNotFoundError, BaseZarrError) as error:
+        raise UsageError(f"SOURCE {url} is not a Zarr array (no zarr.json or .zarray that opens).") from error
+    except ImportError as error:
+        raise UsageError(f"SOURCE {url} needs the extra: pip install 'dcf[cloud]' ({error}).") from error
+    except Exception as error:
+        raise UsageError(f"SOURCE {url} cannot be opened: {type(error).__name__}: {error}.") from error
+    if not isinstance(node, zarr.Array):
+        names = sorted(itertools.islice(node.array_keys(), 5))
+        inside = f"; name one of its arrays, such as {url.rstrip('/')}/{names[0]}" if names else ""
+        raise UsageError(f"SOURCE {url} is a Zarr group, not an array{inside}.")
+    return _checked(node, url)
+
+
+def _checked(array: zarr.Array[Any], url: str) -> zarr.Array[Any]:
+    if array.ndim != 2:
+        raise UsageError(f"SOURCE {url} has shape {array.shape}; NMF needs a matrix, two axes.")
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise SourceError(f"SOURCE {url} holds {array.dtype}; NMF needs real numbers (float, int or bool).")
+    if 0 in array.shape:
+        raise SourceError(f"SOURCE {url} has shape {array.shape}: an axis is empty.")
+    return array
+
+
+def layout_of(array: zarr.Array[Any]) -> Layout:
+    """Return the layout of a matrix, from its metadata."""
+    shape, chunks = cast("tuple[int, int]", array.shape), cast("tuple[int, int]", array.chunks)
+    shards = cast("tuple[int, int] | None", array.shards)
+    return Layout(shape, chunks, shards, array.dtype.newbyteorder("=").name)
+
+
+def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
+    """Return the record of a source: url, shape, chunks, dtype and a fingerprint of its metadata."""
+    metadata = array.metadata.to_dict()
+    metadata.pop("attributes", None)
+    canonical = json.dumps(metadata, sort_keys=True, default=str)
+    return {
+        "url": url,
+        "shape": list(array.shape),
+        "chunks": list(array.chunks),
+        "shards": list(array.shards) if array.shards else None,
+        "dtype": str(array.dtype),
+        "fingerprint": hashlib.sha256(canonical.encode()).hexdigest(),
+    }
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """A Zarr matrix as M (n, m): the compressed axis first, read stripe by stripe.
+
+    A stripe is the rows of one or more rows of chunks over the full width; tiles are views of
+    it (or converted copies small enough for the cache). Their bounds are the plan's, so every
+    sum over tiles has one order.
+    """
+
+    array: zarr.Array[Any]
+    """the source"""
+    axis: int
+    """which of its axes is compressed"""
+    stripe_rows: int
+    """rows read at once, a multiple of the chunk's"""
+    tile_rows: int
+    """rows of a tile"""
+    chunks_in_flight: int
+    """chunks being decoded at once"""
+    dtype: str
+    """of the tiles"""
+
+    @property
+    def width(self) -> int:
+        """m, the length of the axis that is not compressed."""
+        return int(self.array.shape[1 - self.axis])
+
+    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
+        """Yield (first row, C-ordered tile (b, m)) in order, decoding every chunk once.
+
+        A tile is valid until the next is asked for. Raises `SourceError` for a chunk that
+        cannot be decoded.
+        """
+        rows = min(self.stripe_rows, stop - start)
+        shape = (rows, self.width) if self.axis == 0 else (self.width, rows)
+        buffer = np.empty(shape, self.array.dtype)
+        for first in range(start, stop, self.stripe_rows):
+            last = min(first + self.stripe_rows, stop)
+            stripe = self._read(first, last, buffer)
+            for row in range(0, last - first, self.tile_rows):
+                tile = stripe[row : row + self.tile_rows]
+                yield first + row, cast("Real", np.ascontiguousarray(tile, self.dtype))
+
+    def _read(self, start: int, stop: int, buffer: NDArray[Any]) -> NDArray[Any]:
+        part = buffer[: stop - start] if self.axis == 0 else buffer[:, : stop - start]
+        if not part.flags.c_contiguous:
+            part = np.empty(part.shape, part.dtype)
+        try:
+            self._decode(self._selection(start, stop), part)
+        except Exception as error:
+            self._blame(start, stop, error)
+        return part if self.axis == 0 else part.T
+
+    def _selection(self, start: int, stop: int) -> tuple[slice, slice]:
+        rows, whole = slice(start, stop), slice(None)
+        return (rows, whole) if self.axis == 0 else (whole, rows)
+
+    def _decode(self, selection: tuple[slice, slice], out: NDArray[Any]) -> None:
+        with zarr.config.set({"async.concurrency": self.chunks_in_flight}):
+            self.array.get_basic_selection(selection, out=cpu.NDBuffer.from_numpy_array(out))
+
+    def _blame(self, start: int, stop: int, error: Exception) -> None:
+        """Read a failed stripe chunk by chunk and name the one that cannot be decoded."""
+        for key, window in self._stored(start, stop):
+            try:
+                self.array[window]
+            except Exception as cause:
+                corner = tuple(int(w.start) for w in window)
+                raise SourceError(
+                    f"The chunk {key} of SOURCE, from entry {corner} on, cannot be decoded"
+                    f" ({type(cause).__name__}: {cause}); restore it from a copy, then run again to resume."
+                ) from cause
+        raise SourceError(
+            f"Rows {start}…{stop} of SOURCE could not be read ({type(error).__name__}: {error}),"
+            " though each chunk could on a second try; run again to resume."
+        ) from error
+
+    def _stored(self, start: int, stop: int) -> Iterator[tuple[str, tuple[slice, slice]]]:
+        """Yield the store key and the window of every stored chunk (or shard) of these rows."""
+        stored = self.array.shards or self.array.chunks
+        sides = [range(-(-size // step)) for size, step in zip(self.array.shape, stored, strict=True)]
+        step = stored[self.axis]
+        sides[self.axis] = range(start // step, -(-stop // step))
+        for place in itertools.product(*sides):
+            window = tuple(
+                slice(i * step, min((i + 1) * step, size))
+                for i, step, size in zip(place, stored, self.array.shape, strict=True)
+            )
+            yield self.array.metadata.encode_chunk_key(place), cast("tuple[slice, slice]", window)
+
+    def missing_chunks(self, start: int, stop: int) -> int:
+        """Return how many stored chunks (or shards) of these rows are absent."""
+        path = self.array.store_path
+        return sum(not sync((path / key).exists()) for key, _ in self._stored(start, stop))
+
+    def decoded_bytes(self, start: int, stop: int) -> int:
+        """Return the bytes that these rows decode to, in the source's own dtype."""
+        return (stop - start) * self.width * self.array.dtype.itemsize
+
+    def position(self, row: int, column: int) -> str:
+        """Name an entry of M by its coordinates in the source's own orientation."""
+        return f"[{row}, {column}]" if self.axis == 0 else f"[{column}, {row}]"
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """M held whole in memory, filled by the first reading of the source behind it."""
+
+    source: ArraySource
+    """where the entries come from"""
+    entries: Real
+    """(n, m), written by `tiles`"""
+
+    @property
+    def width(self) -> int:
+        """m, the length of the axis that is not compressed."""
+        return self.source.width
+
+    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
+        """Yield the tiles of the source, keeping their entries."""
+        for first, tile in self.source.tiles(start, stop):
+            self.entries[first : first + len(tile)] = tile
+            yield first, tile
+
+    def slices(self, rows: int) -> Iterator[tuple[int, Real]]:
+        """Yield (first row, rows of M) from memory."""
+        for first in range(0, len(self.entries), rows):
+            yield first, self.entries[first : first + rows]
+
+    def missing_chunks(self, start: int, stop: int) -> int:
+        """Return how many stored chunks (or shards) of these rows are absent."""
+        return self.source.missing_chunks(start, stop)
+
+    def decoded_bytes(self, start: int, stop: int) -> int:
+        """Return the bytes that these rows decode to, in the source's own dtype."""
+        return self.source.decoded_bytes(start, stop)
+
+    def position(self, row: int, column: int) -> str:
+        """Name an entry of M by its coordinates in the source's own orientation."""
+        return self.source.position(row, column)

@@ -1,0 +1,358 @@
+"""The nouns that flow between the rooms: frozen, small, checked where they are made."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcf.errors import UsageError
+
+Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+Float64: TypeAlias = NDArray[np.float64]
+Index: TypeAlias = NDArray[np.int64]
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+class Status(enum.Enum):
+    """How a solve ended: a value with a remedy, not an exception."""
+
+    converged = "converged"
+    max_iter_reached = "max_iter_reached"
+    stagnated = "stagnated"
+    infeasible = "infeasible"
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do about it, one sentence; empty where nothing is wrong."""
+        return {
+            Status.converged: "",
+            Status.max_iter_reached: "Raise --max-iter, or loosen --tol.",
+            Status.stagnated: "Nothing moves any more at this precision; loosen --tol to call it done.",
+            Status.infeasible: "The equations contradict each other; take a larger --sketch-size.",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A range of rows of the compressed axis that one task finishes and journals."""
+
+    index: int
+    """place in the pass, from 0"""
+    start: int
+    """first row"""
+    stop: int
+    """one past the last row"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"block {self.index} spans no row: {self.start}…{self.stop}")
+
+
+class BlockSource(Protocol):
+    """The data M (n, m), compressed axis first, as the block tasks read it."""
+
+    @property
+    def width(self) -> int:
+        """m, the length of the axis that is not compressed."""
+
+    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
+        """Yield (first row, C-ordered tile (b, m)) in order, decoding every chunk once."""
+
+    def missing_chunks(self, start: int, stop: int) -> int:
+        """Return how many stored chunks of these rows are absent and read as the fill value."""
+
+    def decoded_bytes(self, start: int, stop: int) -> int:
+        """Return the bytes that these rows decode to, in the source's own dtype."""
+
+    def position(self, row: int, column: int) -> str:
+        """Name an entry of M by its coordinates in the source's own orientation."""
+
+
+class Journal(Protocol):
+    """Finished blocks of one pass, durable in the run group."""
+
+    def finished(self) -> frozenset[int]:
+        """Return the indices of the blocks that need not be done again."""
+
+    def count(self) -> int:
+        """Return how many blocks are finished; cheap enough to be asked twice a second."""
+
+    def save(self, block: int, arrays: Arrays) -> None:
+        """Store a finished block; the last write marks it as finished."""
+
+    def load(self, block: int) -> dict[str, NDArray[Any]]:
+        """Return what `save` stored."""
+
+
+class Workers(Protocol):
+    """What computes a Dask graph: a cluster, or this process."""
+
+    @property
+    def count(self) -> int:
+        """Tasks that run at once."""
+
+    def compute(self, graph: Any) -> Any:
+        """Return the result of a Delayed."""
+
+    def peaks(self) -> dict[str, int]:
+        """Return the peak resident bytes of each worker process so far, by name."""
+
+
+class Reporter(Protocol):
+    """Who is told how a run goes on."""
+
+    def begin(self, stage: str, blocks: int, size: int) -> None:
+        """A stage begins: so many blocks, which decode `size` bytes (0 where it reads none)."""
+
+    def advance(self, finished: int) -> None:
+        """So many of its blocks are finished."""
+
+    def end(self, seconds: float) -> None:
+        """The stage has ended."""
+
+
+class RowStore(Protocol):
+    """A factor on disk, (n, r), written in whole chunks of rows by one task each."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Return these rows as a NumPy array."""
+
+    def __setitem__(self, rows: slice, values: Any, /) -> None:
+        """Write these rows."""
+
+
+class Projection(Protocol):
+    """A random matrix P (d, n) of which any slice of columns can be made from the seed."""
+
+    @property
+    def sketch_size(self) -> int:
+        """d, the number of rows."""
+
+    def accumulate(self, tile: Real, start: int, out: Float64) -> None:
+        """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m)."""
+
+    def transpose(self, v: Float64, start: int, stop: int) -> Float64:
+        """Return P[:, start:stop]ᵀ · v, (stop − start, k), for v (d, k)."""
+
+    def dense(self, start: int, stop: int) -> Float64:
+        """Return the panel P[:, start:stop] as a dense array (d, stop − start)."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a pass learns of the data besides its sketches; sums add, minima meet."""
+
+    squared_norm: float = 0.0
+    """‖M‖²_F, float64"""
+    minimum: float = np.inf
+    """least entry"""
+    zeros: int = 0
+    """entries that are exactly zero"""
+    missing_chunks: int = 0
+    """stored chunks that are absent and read as the fill value"""
+    bytes_read: int = 0
+    """decoded bytes"""
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Return the statistics of both parts together."""
+        return Statistics(
+            self.squared_norm + other.squared_norm,
+            min(self.minimum, other.minimum),
+            self.zeros + other.zeros,
+            self.missing_chunks + other.missing_chunks,
+            self.bytes_read + other.bytes_read,
+        )
+
+    def to_vector(self) -> Float64:
+        """Return the five figures as a float64 vector."""
+        return np.array(
+            [self.squared_norm, self.minimum, self.zeros, self.missing_chunks, self.bytes_read], np.float64
+        )
+
+    @classmethod
+    def from_vector(cls, v: Float64) -> Statistics:
+        """Read them back."""
+        return cls(float(v[0]), float(v[1]), int(v[2]), int(v[3]), int(v[4]))
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A two-mode factorization ``W H``: W (n or d, r) and H (r, m), float64."""
+
+    weights: Float64
+    """W, the factor along the compressed axis (of the sketch or the sample, here)"""
+    components: Float64
+    """H, the factor along the other axis"""
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 2 or self.weights.shape[1] != self.components.shape[0]:
+            raise ValueError(f"W {self.weights.shape} and H {self.components.shape} share no rank")
+
+    @property
+    def rank(self) -> int:
+        """r, the number of components."""
+        return int(self.weights.shape[1])
+
+
+@dataclass(frozen=True)
+class FactorizationResult:
+    """Factors of a sketch or sample, and how the solve ended."""
+
+    factors: Factors
+    """the pair found"""
+    status: Status
+    """converged, or why not"""
+    n_iter: int
+    """sweeps over both factors"""
+    objective: float
+    """‖M − WH‖_F / ‖M‖_F on the sketch or sample"""
+    kkt: float
+    """projected gradient over its first value, at the end"""
+
+
+@dataclass(frozen=True)
+class ColumnSolution:
+    """One recovered column of W."""
+
+    values: Float64
+    """(n,) the column"""
+    status: Status
+    """converged, or why not"""
+    n_iter: int
+    """sweeps over the active set"""
+    residual_norm: float
+    """‖P w − w̃‖ / ‖w̃‖"""
+    kkt: float
+    """largest KKT violation over ‖Pᵀ w̃‖_∞"""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A relative error ‖M − WH‖_F / ‖M‖_F and how it is known."""
+
+    value: float
+    """the error"""
+    interval: tuple[float, float] | None = None
+    """95 % interval where the error is estimated, None where it is exact"""
+
+    @property
+    def kind(self) -> str:
+        """`exact` or `estimated`."""
+        return "exact" if self.interval is None else "estimated"
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A finished run: SOURCE ≈ W H, in SOURCE's own orientation."""
+
+    W: Any
+    """(n, r), a Zarr array; NumPy where no OUT was given and it is small"""
+    H: Any
+    """(r, m), likewise"""
+    relative_error: Certificate
+    """of the stored pair"""
+    attributes: dict[str, Any] = field(repr=False)
+    """everything the run group records: settings, plan, seconds, components, …"""
+    store: Any = field(repr=False, default=None)
+    """keeps a temporary store alive as long as its factors are in use"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the source stores its matrix, in its own orientation: all that planning needs."""
+
+    shape: tuple[int, int]
+    """entries along each axis"""
+    chunks: tuple[int, int]
+    """entries of a chunk (inside a shard: of an inner chunk), the unit of decoding"""
+    shards: tuple[int, int] | None
+    """entries of a shard, the unit of storage; None where a chunk is"""
+    dtype: str
+    """NumPy name of the stored numbers"""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a stored number."""
+        return int(np.dtype(self.dtype).itemsize)
+
+    @property
+    def compute_dtype(self) -> str:
+        """float64 for float64 data, float32 for all other: the dtype of tiles and factors."""
+        return "float64" if np.dtype(self.dtype) == np.float64 else "float32"
+
+
+METHODS = ("auto", "factorize-recover", "rows", "full")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run computes. Two runs with equal settings on one source give the same bits."""
+
+    rank: int
+    """r, the number of components"""
+    method: str = "auto"
+    """one of METHODS"""
+    refine: int = 1
+    """exact passes after the factorization"""
+    axis: str = "longest"
+    """the compressed axis of the source: longest, 0 or 1"""
+    sketch_size: int | None = None
+    """rows of the one-sided sketch or of the row sample; None lets the planner choose"""
+    nnz_per_column: int = 5
+    """p, ones per column of P"""
+    restarts: int = 4
+    """random starts besides the NNDSVD one"""
+    tol: float = 1e-4
+    """KKT ratio at which a factorization has converged"""
+    max_iter: int = 2000
+    """most sweeps of a factorization"""
+    negatives: str = "error"
+    """error or allow"""
+    missing_chunks: str = "report"
+    """report or error"""
+    seed: int = 0
+    """of every random number of the run"""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--rank", self.rank, 1),
+            ("--refine", self.refine, 0),
+            ("--nnz-per-column", self.nnz_per_column, 1),
+            ("--restarts", self.restarts, 0),
+            ("--max-iter", self.max_iter, 1),
+            ("--seed", self.seed, 0),
+            ("--sketch-size", 1 if self.sketch_size is None else self.sketch_size, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} on.")
+        if self.seed >= 2**63:
+            raise UsageError(f"--seed is {self.seed}; it must lie below 2**63.")
+        if not 0 <= self.tol < 1:
+            raise UsageError(f"--tol is {self.tol}; it must lie in [0, 1).")
+        for name, value, allowed in (
+            ("--method", self.method, METHODS),
+            ("--axis", self.axis, ("longest", "0", "1")),
+            ("--negatives", self.negatives, ("error", "allow")),
+            ("--missing-chunks", self.missing_chunks, ("report", "error")),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
+        if self.method == "rows" and self.refine == 0:
+            raise UsageError(
+                "--method rows finds W in a refine pass; use --refine 1 or --method factorize-recover."
+            )
+
+    @classmethod
+    def of(cls, *, refine: int | None = None, method: str = "auto", **others: Any) -> Settings:
+        """Return settings with the default number of passes of the method: 0 for `full`, else 1."""
+        passes = (0 if method == "full" else 1) if refine is None else refine
+        return cls(refine=passes, method=method, **others)
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON."""
+        return asdict(self)
