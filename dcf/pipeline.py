@@ -220,9 +220,7 @@ class Pipeline:
                 "interval": list(interval) if interval else None,
             },
             trust=trust,
-            components=[
-                {**described[k], "norm": float(weight_norms[k] * component_norms[k])} for k in order
-            ],
+            components=[{**described[k], "norm": float(weight_norms[k] * component_norms[k])} for k in order],
         )
         self.run.drop("stages")
 

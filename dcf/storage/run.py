@@ -190,9 +190,7 @@ class RunGroup:
         group = self.group.require_group(path)
         for key, values in like.items():
             chunk = (chunks or {}).get(key, values.shape)
-            create_array(
-                group, key, (blocks, *values.shape), (1, *(max(1, n) for n in chunk)), values.dtype
-            )
+            create_array(group, key, (blocks, *values.shape), (1, *(max(1, n) for n in chunk)), values.dtype)
         create_array(group, "done", (blocks,), (1,), "uint8")
         return BlockJournal(group)
 
@@ -219,3 +217,10 @@ def _refuse_other_identity(out: str, found: dict[str, Any], wanted: dict[str, An
             refuse(f"its source's {key} was {found['source'][key]}, now {wanted['source'][key]}")
     if found["version"] != wanted["version"]:
         refuse(f"dcf {found['version']} began it, this is {wanted['version']}")
+
+
+def allocate_plain(path: str | Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str) -> Any:
+    """Create an uncompressed Zarr array with crc32c at `path`, replacing one that is there."""
+    return zarr.create_array(
+        str(path), shape=shape, chunks=chunks, dtype=dtype, compressors=[Crc32cCodec()], overwrite=True
+    )

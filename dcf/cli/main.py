@@ -1,0 +1,212 @@
+"""The command line: ``dcf VERB …``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from dcf.api import plan_run, run_source, run_stage
+from dcf.cli.demo import demo
+from dcf.cli.options import (
+    json_option,
+    memory_option,
+    overwrite_option,
+    settings_of,
+    settings_options,
+    stage_memory_option,
+    workers_option,
+)
+from dcf.cli.progress import reporter_for
+from dcf.cli.text import component_lines, plan_lines, summary_lines
+from dcf.errors import DcfError
+from dcf.storage.run import RunGroup
+from dcf.storage.source import describe, open_source
+
+NEXT = {"sketch": "factorize", "factorize": "recover", "recover": "refine"}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken the way Ctrl-C is."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dcf")
+def app() -> None:
+    """Factorize matrices larger than memory, out of chunked Zarr arrays.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 bad data, 4 does not fit the memory budget, 130 and 143
+    interrupted (the same command resumes).
+    """
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _show(run: RunGroup, as_json: bool) -> None:
+    record = run.record
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+    elif record["stage"] == "done":
+        _say(summary_lines(record, run.url))
+    else:
+        following = NEXT[record["stage"]]
+        click.echo(f"stage {record['stage']} is done; next: dcf {following} {shlex.quote(run.url)}")
+
+
+def _console() -> Console:
+    return Console(stderr=True)
+
+
+def _run(source: str, out: str, options: dict[str, Any], last: str) -> None:
+    run = run_source(
+        source,
+        out,
+        settings_of(options),
+        memory=options["memory"],
+        workers=options["workers"],
+        overwrite=options["overwrite"],
+        last=last,
+        command=shlex.join(["dcf", *sys.argv[1:]]),
+        reporter=reporter_for(_console()),
+    )
+    _show(run, options["as_json"])
+
+
+@app.command()
+@click.argument("source")
+@click.argument("out")
+@settings_options
+@memory_option
+@workers_option
+@overwrite_option
+@json_option
+def nmf(source: str, out: str, **options: Any) -> None:
+    """Factorize SOURCE ≈ W H with W, H ≥ 0 into the run group OUT.
+
+    The same command resumes an interrupted run at the last finished block.
+    """
+    _run(source, out, options, "done")
+
+
+@app.command()
+@click.argument("source")
+@settings_options
+@memory_option
+@workers_option
+@json_option
+def plan(source: str, **options: Any) -> None:
+    """Say what a run would do: passes, bytes, tasks, memory. Reads no chunk."""
+    made = plan_run(source, settings_of(options), options["memory"], options["workers"])
+    if options["as_json"]:
+        click.echo(json.dumps(made.record(), indent=2))
+    else:
+        _say(plan_lines(made, describe(open_source(source), source)))
+
+
+@app.command()
+@click.argument("source")
+@click.argument("out")
+@settings_options
+@memory_option
+@workers_option
+@overwrite_option
+@json_option
+def sketch(source: str, out: str, **options: Any) -> None:
+    """Stage 1 of a run: one pass over SOURCE takes the sketches."""
+    _run(source, out, options, "sketch")
+
+
+def _stage(out: str, options: dict[str, Any], last: str) -> None:
+    run = run_stage(
+        out,
+        last,
+        memory=options["memory"],
+        workers=options["workers"],
+        reporter=reporter_for(_console()),
+    )
+    _show(run, options["as_json"])
+
+
+@app.command()
+@click.argument("out")
+@stage_memory_option
+@workers_option
+@json_option
+def factorize(out: str, **options: Any) -> None:
+    """Stage 2: factorize the sketch in OUT. Never opens SOURCE."""
+    _stage(out, options, "factorize")
+
+
+@app.command()
+@click.argument("out")
+@stage_memory_option
+@workers_option
+@json_option
+def recover(out: str, **options: Any) -> None:
+    """Stage 3: recover the full factor, one column a task. Never opens SOURCE."""
+    _stage(out, options, "recover")
+
+
+@app.command()
+@click.argument("out")
+@stage_memory_option
+@workers_option
+@json_option
+def refine(out: str, **options: Any) -> None:
+    """Stage 4: the exact passes over SOURCE that the run asked for, then W and H."""
+    _stage(out, options, "refine")
+
+
+@app.command()
+@click.argument("out")
+@json_option
+def inspect(out: str, as_json: bool) -> None:
+    """Say what the run group OUT holds: result, error, components, or how far it is."""
+    run = RunGroup.open(out, mode="r")
+    _show(run, as_json)
+    if not as_json and run.record["stage"] == "done":
+        click.echo()
+        _say(component_lines(run.record))
+
+
+app.add_command(demo)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
+def main() -> None:
+    """Run the command line and exit with the code of the contract."""
+    signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        app.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except DcfError as error:
+        click.echo(f"dcf: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort) as error:
+        click.echo("dcf: interrupted; finished blocks are kept, the same command resumes.", err=True)
+        sys.exit(143 if isinstance(error, Terminated) else 130)
+    except Exception as error:
+        if os.environ.get("DCF_TRACEBACK"):
+            raise
+        click.echo(
+            f"dcf: {type(error).__name__}: {error}. Finished blocks are kept; the same command resumes."
+            " DCF_TRACEBACK=1 shows where it happened.",
+            err=True,
+        )
+        sys.exit(1)

@@ -1,0 +1,102 @@
+"""The options that the verbs share, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from dcf.api import DEFAULT_MEMORY
+from dcf.types import METHODS, Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+settings_options = _together(
+    click.option("--rank", type=int, required=True, help="Number of components r."),
+    click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True),
+    click.option("--refine", type=int, help="Exact passes after the factorization. [default: 1; 0 for full]"),
+    click.option(
+        "--axis",
+        type=click.Choice(["longest", "0", "1"]),
+        default="longest",
+        show_default=True,
+        help="The compressed axis.",
+    ),
+    click.option(
+        "--sketch-size",
+        type=int,
+        help="Rows of the one-sided sketch or of the row sample. [default: planned]",
+    ),
+    click.option(
+        "--nnz-per-column", type=int, default=5, show_default=True, help="Ones per column of the projection."
+    ),
+    click.option(
+        "--restarts", type=int, default=4, show_default=True, help="Random starts besides the NNDSVD one."
+    ),
+    click.option(
+        "--tol",
+        type=float,
+        default=1e-4,
+        show_default=True,
+        help="KKT ratio at which the factorization ends.",
+    ),
+    click.option(
+        "--max-iter", type=int, default=2000, show_default=True, help="Most sweeps of the factorization."
+    ),
+    click.option(
+        "--negatives",
+        type=click.Choice(["error", "allow"]),
+        default="error",
+        show_default=True,
+        help="Refuse negative entries, or fit them as they are.",
+    ),
+    click.option(
+        "--missing-chunks",
+        type=click.Choice(["report", "error"]),
+        default="report",
+        show_default=True,
+        help="Count absent chunks, or refuse them.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
+)
+
+memory_option = click.option(
+    "--memory",
+    default=DEFAULT_MEMORY,
+    show_default=True,
+    help="Budget of each worker and of the driver.",
+)
+workers_option = click.option("--workers", type=int, help="Local workers. [default: one a core]")
+stage_memory_option = click.option("--memory", help="Budget of each worker. [default: as in dcf sketch]")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace another run at OUT.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+
+
+def settings_of(options: dict[str, Any]) -> Settings:
+    """Return the settings among a verb's options, checked."""
+    names = (
+        "rank",
+        "method",
+        "refine",
+        "axis",
+        "sketch_size",
+        "nnz_per_column",
+        "restarts",
+        "tol",
+        "max_iter",
+        "negatives",
+        "missing_chunks",
+        "seed",
+    )
+    return Settings.of(**{name: options[name] for name in names})

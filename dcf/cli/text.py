@@ -1,0 +1,93 @@
+"""Records and plans as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dcf.plan import MIB, Plan
+
+
+def gigabytes(size: float) -> str:
+    """Return a number of bytes in kB, MB or GB (powers of ten)."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}" if size < 1000 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def mebibytes(size: float) -> str:
+    """Return a number of bytes in MiB."""
+    return f"{size / MIB:.0f} MiB"
+
+
+def rate(size: float, seconds: float) -> str:
+    """Return a rate of reading."""
+    return f"{gigabytes(size / max(seconds, 1e-9))}/s"
+
+
+def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
+    """Return what a plan says, a line a fact."""
+    n, m = source["shape"]
+    size = plan.bytes_to_read // plan.passes
+    sketches = [
+        f"one-sided sketch of {plan.sketch_size} rows" if plan.sketch_size else "",
+        f"sample of {plan.sample_size} rows" if plan.sample_size else "",
+        f"probe of {plan.probe_size} rows",
+    ]
+    stages = ", ".join(f"{stage} {count}" for stage, count in plan.tasks.items() if count)
+    return [
+        f"source       {n} x {m} {source['dtype']}, {gigabytes(size)} decoded",
+        f"             chunks {_by(source['chunks'])}"
+        + (f", shards {_by(source['shards'])}" if source["shards"] else ""),
+        f"method       {plan.method}, rank {plan.rank}, axis {plan.axis} compressed",
+        f"sketches     {', '.join(s for s in sketches if s)}",
+        f"passes       {plan.passes}, {gigabytes(plan.bytes_to_read)} to decode",
+        f"blocks       {len(plan.sketch_blocks)} of {plan.sketch_block_rows} rows in the sketch pass,"
+        f" {len(plan.refine_blocks)} of {plan.refine_block_rows} in a refine pass",
+        f"tasks        {stages or 'none'} ({plan.workers} workers)",
+        f"memory       {mebibytes(plan.worker_bytes)} a worker, {mebibytes(plan.driver_bytes)} the driver,"
+        f" of {mebibytes(plan.memory)} allowed; {plan.chunks_in_flight} chunks in flight",
+    ]
+
+
+def _by(sizes: list[int]) -> str:
+    return " x ".join(str(size) for size in sizes)
+
+
+def summary_lines(record: dict[str, Any], out: str) -> list[str]:
+    """Return the closing summary of a finished run."""
+    source, plan, error = record["source"], record["plan"], record["relative_error"]
+    n, m = source["shape"]
+    interval = error["interval"]
+    known = "exact" if interval is None else f"estimated, 95 % within {interval[0]:.4g} … {interval[1]:.4g}"
+    seconds = record["seconds"]
+    per_pass = record["bytes_read"] / max(record["passes"], 1)
+    stages = []
+    for stage, elapsed in seconds.items():
+        reads = stage == "sketch" or stage.startswith("refine")
+        speed = f" ({rate(per_pass, elapsed)})" if reads else ""
+        stages.append(f"{stage} {elapsed:.1f} s{speed}")
+    peak = record["peak_memory"]
+    return [
+        f"{n} x {m} = W ({n} x {plan['rank']}) H ({plan['rank']} x {m}), method {record['method']}:"
+        f" {record['reason']}",
+        f"error        {error['value']:.6g} ({known})",
+        f"passes       {record['passes']}, {gigabytes(record['bytes_read'])} decoded,"
+        f" {record['missing_chunks']} absent chunks",
+        f"time         {', '.join(stages)}",
+        f"peak memory  {mebibytes(peak['worker'])} a worker (planned {mebibytes(plan['worker_bytes'])},"
+        f" allowed {mebibytes(plan['memory'])}), {mebibytes(peak['driver'])} the driver",
+        f"{record['trust']['verdict']:<12} {record['trust']['why']}",
+        f"written      {out}: arrays W and H, attributes dcf",
+    ]
+
+
+def component_lines(record: dict[str, Any]) -> list[str]:
+    """Return a table of the components."""
+    head = f"{'component':>9}  {'norm':>10}  {'support':>10}  {'iterations':>10}  {'residual':>9}  status"
+    rows = [
+        f"{k:>9}  {c['norm']:>10.4g}  {c['support']:>10}  {c['iterations']:>10}  {c['residual']:>9.1e}"
+        f"  {c['status']}"
+        for k, c in enumerate(record["components"])
+    ]
+    return [head, *rows]

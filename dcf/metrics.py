@@ -1,0 +1,41 @@
+"""How good factors are, against the truth or one another, after matching permutation and scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from dcf.types import Float64
+
+
+def _unit_columns(w: NDArray[Any]) -> Float64:
+    w = np.asarray(w, np.float64)
+    norms = np.linalg.norm(w, axis=0)
+    return w / np.where(norms > 0, norms, 1.0)
+
+
+def match(w: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.int64], Float64]:
+    """Match the columns of `w` to those of `truth`, both (n, r), by cosine.
+
+    Returns for every column of `truth` its partner in `w` (r,) and their cosine (r,).
+    """
+    cosines = _unit_columns(truth).T @ _unit_columns(w)
+    _, partners = linear_sum_assignment(-cosines)
+    return partners, cosines[np.arange(len(partners)), partners]
+
+
+def column_errors(w: NDArray[Any], truth: NDArray[Any]) -> Float64:
+    """Return ‖w_k − truth_k‖ of the matched unit columns, (r,)."""
+    partners, _ = match(w, truth)
+    return np.asarray(np.linalg.norm(_unit_columns(w)[:, partners] - _unit_columns(truth), axis=0))
+
+
+def support_f1(w: NDArray[Any], truth: NDArray[Any]) -> Float64:
+    """Return the F1 score of the supports of the matched columns, (r,)."""
+    partners, _ = match(w, truth)
+    found, true = np.asarray(w)[:, partners] != 0, np.asarray(truth) != 0
+    both = (found & true).sum(0)
+    return np.asarray(2.0 * both / np.maximum(found.sum(0) + true.sum(0), 1))
