@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dcf.recovery.columns import ColumnReport
 from dcf.types import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dcf.recovery.columns import ColumnReport
 
 # Sparse recovery needs about this many rows of the sketch for a nonzero of a column (DESIGN.md).
 ROWS_PER_NONZERO = 10

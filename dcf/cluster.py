@@ -6,16 +6,18 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 from distributed import Client, LocalCluster
 
-from dcf.types import Workers
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dcf.types import Workers
 
 # glibc gives freed memory back, and faults it in anew, at every large chunk unless told otherwise.
 _MALLOC = str(256 * 2**20)
@@ -89,19 +91,24 @@ class ThisProcess:
 
 def _present_client() -> Client | None:
     try:
-        return Client.current()
+        present: Client = Client.current()
     except ValueError:
         return None
+    return present
 
 
 def worker_count(asked: int | None) -> int:
-    """Return the workers that a run will have: the present client's threads, those asked for,
-    or one for each core."""
+    """Return the workers that a run will have.
+
+    The present client's threads; else those asked for; else one for each core.
+    """
     client = _present_client()
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         return max(1, sum(int(w["nthreads"]) for w in workers))
-    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or 1
+    if asked is not None:
+        return asked
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcf.storage.run import allocate_plain
-from dcf.types import Float64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dcf.types import Float64
 
 
 @dataclass(frozen=True)

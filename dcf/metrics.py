@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from dcf.types import Float64
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dcf.types import Float64
 
 
 def _unit_columns(w: NDArray[Any]) -> Float64:

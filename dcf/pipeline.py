@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ import dcf.sketch.compress as compression
 from dcf.certificate import judge_exact, judge_recovery
 from dcf.errors import SourceError, UsageError
 from dcf.factorization.nmf import HalsNMF
-from dcf.plan import Plan
 from dcf.recovery.nnls import NonnegativeRecovery
 from dcf.sketch.probe import certify
 from dcf.sketch.projections import CountSketch, Role, SparseBinary
@@ -35,6 +33,11 @@ from dcf.types import (
     Statistics,
     Workers,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dcf.plan import Plan
 
 STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
 # ℓ1 weights on the way to the sparsest factorization: fewer, sharper steps leave single columns at
@@ -159,7 +162,7 @@ class Pipeline:
             self.workers.compute(graph)
 
     def refine(self) -> None:
-        """The exact passes; the last one leaves W, block by block, in the run group."""
+        """Make the exact passes; the last one leaves W, block by block, in the run group."""
         plan = self.plan
         for number in range(self.run.record.get("refined", 0) + 1, self.settings.refine + 1):
             journal = self.run.journal(
@@ -197,7 +200,7 @@ class Pipeline:
 
     def finish(self) -> None:
         """Scale and order the components, write W and H, certify and judge."""
-        plan, record = self.plan, self.run.record
+        plan = self.plan
         raw, weight_norms, components, certificate = self._final_pair()
         component_norms = np.linalg.norm(components, axis=1)
         order = np.argsort(-weight_norms * component_norms, kind="stable")
@@ -227,7 +230,7 @@ class Pipeline:
     # ------------------------------------------------------------------ their parts
 
     def _factorize_in_memory(self, recipe: compression.SketchRecipe) -> None:
-        """The uncompressed algorithm: read all of M into the driver and factorize it."""
+        """Run the uncompressed algorithm: read all of M into the driver and factorize it."""
         plan = self.plan
         dense = InMemory(self.source, np.empty((plan.rows, plan.width), plan.dtype))
         whole = Block(0, 0, plan.rows)

@@ -213,8 +213,11 @@ def _sketch_sizes(method: str, rows: int, width: int, settings: Settings) -> tup
 
 
 def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:
-    """Return the rows of a block: whole chunks (or shards), enough reading to pay for its journal
-    entry, and a power of two of blocks so that they share out evenly."""
+    """Return the rows of a block: whole chunks (or shards).
+
+    Enough reading to pay for its journal entry, and about a power of two of blocks, so that they
+    share out evenly.
+    """
     least = max(READ_PER_JOURNAL_BYTE * journal_bytes, BLOCK_BYTES, rows * row_bytes // MOST_BLOCKS)
     count = max(1, rows * row_bytes // least)
     count = 1 << (count.bit_length() - 1)

@@ -107,13 +107,13 @@ class Reporter(Protocol):
     """Who is told how a run goes on."""
 
     def begin(self, stage: str, blocks: int, size: int) -> None:
-        """A stage begins: so many blocks, which decode `size` bytes (0 where it reads none)."""
+        """Begin a stage: so many blocks, which decode `size` bytes (0 where it reads none)."""
 
     def advance(self, finished: int) -> None:
         """So many of its blocks are finished."""
 
     def end(self, seconds: float) -> None:
-        """The stage has ended."""
+        """End the stage."""
 
 
 class RowStore(Protocol):
@@ -334,14 +334,14 @@ class Settings:
             raise UsageError(f"--seed is {self.seed}; it must lie below 2**63.")
         if not 0 <= self.tol < 1:
             raise UsageError(f"--tol is {self.tol}; it must lie in [0, 1).")
-        for name, value, allowed in (
+        for name, word, allowed in (
             ("--method", self.method, METHODS),
             ("--axis", self.axis, ("longest", "0", "1")),
             ("--negatives", self.negatives, ("error", "allow")),
             ("--missing-chunks", self.missing_chunks, ("report", "error")),
         ):
-            if value not in allowed:
-                raise UsageError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
+            if word not in allowed:
+                raise UsageError(f"{name} is {word!r}; it must be one of {', '.join(allowed)}.")
         if self.method == "rows" and self.refine == 0:
             raise UsageError(
                 "--method rows finds W in a refine pass; use --refine 1 or --method factorize-recover."

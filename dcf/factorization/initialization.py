@@ -37,4 +37,5 @@ def random_rows(m: Real, rank: int, seed: int, restart: int) -> Float64:
     raw = np.random.Philox(key=[seed, (4 << 32) + restart]).random_raw(rank * mixed)
     chosen = (raw % np.uint64(len(m))).astype(np.int64).reshape(rank, mixed)
     rows = m[chosen.ravel()].astype(np.float64).reshape(rank, mixed, -1)
-    return np.maximum(np.asarray(rows.mean(axis=1)), 0.0)
+    means: Float64 = rows.mean(axis=1)
+    return np.maximum(means, 0.0)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from dask import delayed
-from numpy.typing import NDArray
+from dask.delayed import delayed
 
-from dcf.recovery.nnls import NonnegativeRecovery
 from dcf.solvers.threads import single_blas_thread
 from dcf.types import ColumnSolution, Float64, Index, Journal, Projection, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dcf.recovery.nnls import NonnegativeRecovery
 
 # Below this part of the largest entry a recovered entry says nothing: it is what the factorization
 # of the sketch left uncertain, spread over the items that share a bucket.
@@ -92,8 +95,7 @@ def finish_column(
     target: Float64,
     column: int,
 ) -> None:
-    """Recover one column, drop what lies below the support floor, project it on the probe and
-    journal it."""
+    """Recover one column, drop what lies below the support floor, project it on the probe, journal it."""
     with single_blas_thread():
         solution = recover_column(solver, projection, rows, target)
         w = solution.values

@@ -95,7 +95,7 @@ class NonnegativeRecovery:
 
         index, value : (n, p), P in index form; target : (d,), w̃.
         """
-        n, d = len(index), len(target)
+        n = len(index)
         w, residual, gradient = np.zeros(n), np.array(target), np.empty(n)
         _gradient(index, value, residual, gradient)
         scale = float(np.abs(gradient).max(initial=0.0))

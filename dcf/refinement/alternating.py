@@ -11,20 +11,24 @@ loses nothing to cancellation however small it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask import delayed
-from numpy.typing import NDArray
+from dask.delayed import delayed
 
 from dcf.solvers.gram_nnls import gram_nnls, nonnegative_solve
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.sums import squared_row_norms
 from dcf.solvers.threads import single_blas_thread
-from dcf.types import Block, BlockSource, Float64, Journal, RowStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from dcf.types import Block, BlockSource, Float64, Journal, RowStore
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ with the row sample, the probe and the statistics, as a Dask graph of block task
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask import delayed
-from numpy.typing import NDArray
+from dask.delayed import delayed
 
 from dcf.errors import SourceError
 from dcf.sketch.kernels import count_zeros
@@ -22,6 +20,11 @@ from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.sums import squared_row_norms
 from dcf.solvers.threads import single_blas_thread
 from dcf.types import Block, BlockSource, Float64, Journal, Projection, Real, Statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ bottom-k sketches): divided by its square root, the rows give unbiased Gram matr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcf.sketch.kernels import keep_smallest
 from dcf.sketch.projections import Role, uniform
-from dcf.types import Float64, Index, Real
+
+if TYPE_CHECKING:
+    from dcf.types import Float64, Index, Real
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class RowSample:
         rows = self.rows[:-1]
         norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         probability = -np.expm1(-norms * self.keys[-1])
-        return rows / np.sqrt(probability)[:, None].astype(rows.dtype)
+        weighted: Real = rows / np.sqrt(probability)[:, None].astype(rows.dtype)
+        return weighted
 
 
 class RowSampler:

@@ -12,8 +12,7 @@ T = TypeVar("T")
 
 
 def subtree_size(blocks: int, most_tasks: int) -> int:
-    """Return the number of blocks of a task's subtree: the least power of two that keeps
-    the tasks at or below `most_tasks`."""
+    """Return the blocks of a task's subtree: the least power of two with at most `most_tasks` tasks."""
     size = 1
     while -(-blocks // size) > most_tasks:
         size *= 2

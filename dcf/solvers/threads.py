@@ -1,5 +1,8 @@
-"""One BLAS thread in every task and solve: Dask's workers are the parallelism, and sums split
-over a varying number of threads would change their bits."""
+"""One BLAS thread in every task and solve.
+
+Dask's workers are the parallelism, and sums split over a varying number of threads would change
+their bits.
+"""
 
 import threading
 from collections.abc import Iterator

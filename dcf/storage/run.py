@@ -10,36 +10,35 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
 from dcf.errors import RunError, UsageError
-from dcf.types import Arrays
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dcf.types import Arrays
 
 SCHEMA = 1
-_ALWAYS = {"write_empty_chunks": True}
 
 
 def create_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
-) -> zarr.Array[Any]:
+) -> Any:
     """Create an array whose chunks are checked on every read, replacing one of that name."""
-    return cast(
-        "zarr.Array[Any]",
-        group.create_array(
-            name,
-            shape=shape,
-            chunks=chunks,
-            dtype=dtype,
-            compressors=[ZstdCodec(level=1), Crc32cCodec()] if name in ("W", "H") else [Crc32cCodec()],
-            config=_ALWAYS,  # type: ignore[arg-type]  # the TypedDict has one key more
-            overwrite=True,
-        ),
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        compressors=[ZstdCodec(level=1), Crc32cCodec()] if name in ("W", "H") else [Crc32cCodec()],
+        config={"write_empty_chunks": True},
+        overwrite=True,
     )
 
 
@@ -152,11 +151,11 @@ class RunGroup:
             }
         )
 
-    def get(self, name: str) -> zarr.Array[Any]:
+    def get(self, name: str) -> Any:
         """Return an array of the run. Raises `UsageError` where its stage has not run."""
         if name not in self.group:
             raise UsageError(f"OUT {self.url} holds no {name} yet; run the stage that makes it first.")
-        return cast("zarr.Array[Any]", self.group[name])
+        return self.group[name]
 
     def has(self, name: str) -> bool:
         """Return whether the run holds this array or group."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from zarr.buffer import cpu
 from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
 
 from dcf.errors import SourceError, UsageError
 from dcf.types import Layout, Real
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 
 def open_source(source: str | Path | zarr.Array[Any]) -> zarr.Array[Any]:
