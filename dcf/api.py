@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from dcf.cluster import connect, peak_memory, worker_count
 from dcf.errors import UsageError
 from dcf.pipeline import STAGES, Pipeline
 from dcf.plan import MIB, Plan, make_plan
+from dcf.solvers.threads import single_blas_thread
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import Certificate, Decomposition, Reporter, Settings
+from dcf.warm import compile_kernels
 
 DEFAULT_MEMORY = "2GiB"
 # Starting worker processes takes about as long as two passes over this much (DESIGN.md).
@@ -175,10 +178,12 @@ def _carry(
         )
     )
     small = plan.bytes_to_read <= SMALL_SOURCE_BYTES * plan.passes or plan.method == "full"
-    needs_many = last not in ("factorize",)
-    with connect(plan.workers, in_process=small or not needs_many) as workers:
-        Pipeline(run, plan, settings, source, workers, reporter or Silent()).run_until(last)
-        peaks = workers.peaks()
+    with ThreadPoolExecutor(1) as pool, single_blas_thread():
+        compiled = pool.submit(compile_kernels, plan)
+        with connect(plan.workers, in_process=small or last == "factorize") as workers:
+            compiled.result()
+            Pipeline(run, plan, settings, source, workers, reporter or Silent()).run_until(last)
+            peaks = workers.peaks()
     run.update_peaks(peaks, peak_memory())
 
 

@@ -24,8 +24,8 @@ TASKS_PER_WORKER = 20
 MOST_CHUNKS_IN_FLIGHT = 4
 PROBE_SIZE = 256
 # A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
-WORKER_BASE = 210 * MIB
-DRIVER_BASE = 230 * MIB
+WORKER_BASE = 240 * MIB
+DRIVER_BASE = 300 * MIB
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def make_plan(layout: Layout, settings: Settings, memory: int, workers: int) -> 
     tile_bytes = tile_rows * width * computed
     factor_bytes = refine_block_rows * settings.rank * computed
     peaks = {
-        "sketch": stripe_bytes + 4 * tile_bytes + (depth + 3) * sketch_bytes + 3 * sample_bytes,
+        "sketch": stripe_bytes + 4 * tile_bytes + (depth + 5) * sketch_bytes + 3 * sample_bytes,
         "refine": stripe_bytes + 8 * tile_bytes + 4 * factor_bytes + (depth + 6) * sums_bytes,
     }
     if method == "factorize-recover":

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 
-from dcf.api import parse_memory, run_source
-from dcf.cli.progress import reporter_for
-from dcf.cli.text import gigabytes, mebibytes, rate, summary_lines
+from dcf.api import parse_memory
+from dcf.cli.text import gigabytes, mebibytes, rate
 from dcf.datasets import planted_nmf
 from dcf.errors import RunError, UsageError
 from dcf.metrics import match
-from dcf.types import Settings
+from dcf.storage.run import RunGroup
 
 _COLUMNS = 2000
 _CHUNK_ROWS = 4096
@@ -64,20 +64,15 @@ def _demo(place: Path, rows: int, memory: str, budget: int, workers: int, seed: 
     planted = planted_nmf(
         source, (rows, _COLUMNS), _RANK, seed=seed, chunks=(_CHUNK_ROWS, _COLUMNS // 2), threads=workers
     )
-    click.echo(f"$ dcf nmf {source} {out} --rank {_RANK} --memory {memory} --workers {workers}")
-    run = run_source(
-        str(source),
-        out,
-        Settings.of(rank=_RANK, seed=seed),
-        memory=memory,
-        workers=workers,
-        overwrite=True,
-        command="dcf demo",
-        reporter=reporter_for(Console(stderr=True)),
-    )
+    words = ["nmf", str(source), str(out), "--rank", str(_RANK), "--memory", memory]
+    words += ["--workers", str(workers), "--seed", str(seed), "--overwrite"]
+    click.echo(f"$ dcf {shlex.join(words)}")
+    # A process of its own, so that the driver's peak memory is that of the run alone.
+    code = subprocess.run([sys.executable, "-m", "dcf", *words], check=False).returncode
+    if code:
+        sys.exit(code)
+    run = RunGroup.open(str(out), mode="r")
     record = run.record
-    for line in summary_lines(record, run.url):
-        click.echo(line)
     _, cosines = match(np.asarray(run.get("H")[:]).T, planted.components.T)
     error, floor = record["relative_error"]["value"], planted.noise_floor
     seconds, peak = record["seconds"], record["peak_memory"]

@@ -12,6 +12,8 @@ def nndsvd(m: Real, rank: int) -> Float64:
     Boutsidis & Gallopoulos, *SVD based initialization: a head start for nonnegative matrix
     factorization*, Pattern Recognition 2008. Only H is made; W follows by least squares.
     """
+    if not m.any():
+        return np.ones((rank, m.shape[1]))
     if rank < min(m.shape):
         start = np.ones(min(m.shape))
         u, s, vt = svds(m.astype(np.float64, copy=False), k=rank, v0=start, solver="arpack")

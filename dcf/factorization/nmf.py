@@ -21,15 +21,16 @@ from dcf.types import FactorizationResult, Factors, Float64, Real
 _INNER_SWEEPS = 10
 _INNER_TOL = 1e-2
 _TRIAL_SWEEPS = 40
+_TRIAL_ROWS = 500
 _CONTINUATION_SWEEPS = 400
 
 
 class _Pair:
     """W and H of one start, swept in place."""
 
-    def __init__(self, m: Real, squared_norm: float, components: Float64) -> None:
+    def __init__(self, m: Real, components: Float64) -> None:
         self.m = m
-        self.squared_norm = squared_norm
+        self.squared_norm = float(np.einsum("ij,ij->", m, m, dtype=np.float64))
         self.components = components
         self.weights = np.zeros((len(m), len(components)))
         self._normalise()
@@ -80,7 +81,7 @@ class _Pair:
 
 @dataclass(frozen=True)
 class HalsNMF:
-    """Best of several starts on the sketch or sample, the best one carried to `tol`."""
+    """The best of several starts, tried on some of the rows, carried to `tol` on all of them."""
 
     rank: int
     """r"""
@@ -98,13 +99,13 @@ class HalsNMF:
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
-        squared_norm = float(np.einsum("ij,ij->", m, m, dtype=np.float64))
-        starts = [nndsvd(m, self.rank)] if squared_norm > 0.0 else [np.ones((self.rank, m.shape[1]))]
-        starts += [random_rows(m, self.rank, self.seed, i) for i in range(self.restarts)]
-        pairs = [_Pair(m, squared_norm, start) for start in starts]
-        for pair in pairs:
+        trial = np.ascontiguousarray(m[:: max(1, len(m) // max(_TRIAL_ROWS, 10 * self.rank))])
+        starts = [nndsvd(trial, self.rank)]
+        starts += [random_rows(trial, self.rank, self.seed, i) for i in range(self.restarts)]
+        trials = [_Pair(trial, start) for start in starts]
+        for pair in trials:
             sweep_until(pair.sweep, self.tol, _TRIAL_SWEEPS)
-        best = min(pairs, key=_Pair.objective)
+        best = _Pair(m, min(trials, key=_Pair.objective).components)
         used = _TRIAL_SWEEPS
         for weight in self.penalties:
             scale = float(best._weights_problem()[0].max(initial=0.0))

@@ -7,7 +7,7 @@ variance, and ``err² ν / χ²_ν`` with ``ν = 2 (tr K)² / v`` is Satterthwai
 """
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from dcf.types import Certificate, Float64
 
@@ -32,5 +32,6 @@ def certify(
     off_diagonal = float((gram**2).sum() - (np.diag(gram) ** 2).sum())
     variance = max(2.0 / t * off_diagonal / (1.0 - 1.0 / t), 1e-12 * trace**2)
     freedom = 2.0 * trace**2 / variance
-    low, high = (value * np.sqrt(freedom / chi2.ppf(q, freedom)) for q in (0.975, 0.025))
+    # 2 Γ⁻¹(ν/2, q) is the q-quantile of χ²_ν.
+    low, high = (value * np.sqrt(freedom / (2.0 * gammaincinv(freedom / 2.0, q))) for q in (0.975, 0.025))
     return Certificate(float(value), (float(low), float(high)))

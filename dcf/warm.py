@@ -1,0 +1,62 @@
+"""Compile the kernels of a run once, in the driver, before its workers load them from the cache.
+
+Compiling takes a process some 80 MB and ten seconds the first time; each worker doing it for
+itself would break the memory promise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dcf.recovery.nnls import NonnegativeRecovery
+from dcf.refinement.alternating import refine_block
+from dcf.sketch.compress import SketchRecipe, compress_block
+from dcf.sketch.projections import CountSketch, Role, SparseBinary
+from dcf.types import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dcf.plan import Plan
+    from dcf.types import Real
+
+_ROWS, _WIDTH = 12, 4
+
+
+class _Tiny:
+    """A dozen rows of M."""
+
+    width = _WIDTH
+
+    def __init__(self, dtype: str) -> None:
+        self._entries: Real = np.arange(1, _ROWS * _WIDTH + 1).reshape(_ROWS, _WIDTH).astype(dtype)
+
+    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
+        """Yield one tile."""
+        yield start, self._entries[start:stop]
+
+    def missing_chunks(self, start: int, stop: int) -> int:
+        """Return 0."""
+        return 0
+
+    def decoded_bytes(self, start: int, stop: int) -> int:
+        """Return the bytes of these rows."""
+        return int(self._entries[start:stop].nbytes)
+
+    def position(self, row: int, column: int) -> str:
+        """Name an entry."""
+        return f"[{row}, {column}]"
+
+
+def compile_kernels(plan: Plan) -> None:
+    """Run the block tasks of `plan` on a dozen rows of the same dtype."""
+    source, block = _Tiny(plan.dtype), Block(0, 0, _ROWS)
+    projection = SparseBinary(0, 8, 2) if plan.sketch_size else None
+    probe = CountSketch(0, 4, role=Role.probe)
+    capacity = 3 if plan.sample_size else 0
+    compress_block(source, SketchRecipe(0, probe, capacity, projection, plan.dtype, False), block)
+    refine_block(source, np.ones((2, _WIDTH)), plan.dtype, block)
+    if projection is not None:
+        NonnegativeRecovery().recover(*projection.columns(0, _ROWS), np.ones(8))
