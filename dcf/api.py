@@ -115,6 +115,7 @@ def run_source(
         "peak_memory": {},
         "environment": environment(),
         "stage": STAGES[0],
+        "resumed": 0,
     }
     run = RunGroup.create(str(out), record, overwrite)
     _carry(run, plan, settings, array, last, reporter)
@@ -169,7 +170,8 @@ def _carry(
     """Run the stages up to `last` on the workers there are, and record plan and peak memory."""
     if STAGES.index(run.record["stage"]) >= STAGES.index(last):
         return
-    run.update(plan=plan.record())
+    again = run.record["stage"] != STAGES[0] or run.has("stages")
+    run.update(plan=plan.record(), resumed=run.record["resumed"] + int(again and last == "done"))
     source = (
         None
         if array is None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +114,21 @@ def worker_count(asked: int | None) -> int:
 
 
 @contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends.
+
+    Threads and processes started inside inherit the mask: the workers never see the terminal's
+    Ctrl-C, which the driver alone answers, by closing them.
+    """
+    resource_tracker.ensure_running()  # started later, it would unblock the signal in its thread
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+@contextmanager
 def connect(count: int, in_process: bool) -> Iterator[Workers]:
     """Yield what computes the graphs, and close it again if it was started here.
 
@@ -128,18 +145,19 @@ def connect(count: int, in_process: bool) -> Iterator[Workers]:
     elif in_process:
         yield ThisProcess("threads", count)
     else:
-        with (
-            dask.config.set(_CONFIG),
-            LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=0,
-                host="127.0.0.1",
-                dashboard_address=None,
-                worker_dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as started,
-        ):
+        with ExitStack() as stack:
+            with _interrupts_wait():
+                stack.enter_context(dask.config.set(_CONFIG))
+                cluster = LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=0,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    worker_dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
+                stack.enter_context(cluster)
+                started = stack.enter_context(Client(cluster))
             yield ClientWorkers(started, count)

@@ -189,7 +189,8 @@ def _terminate(*_: object) -> NoReturn:
 def main() -> None:
     """Run the command line and exit with the code of the contract."""
     signal.signal(signal.SIGTERM, _terminate)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for noisy in ("distributed", "asyncio"):  # what they say of a stopping cluster helps nobody
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         app.main(standalone_mode=False)
     except click.ClickException as error:
@@ -200,7 +201,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         click.echo("dcf: interrupted; finished blocks are kept, the same command resumes.", err=True)
-        sys.exit(143 if isinstance(error, Terminated) else 130)
+        sys.exit(143 if isinstance(error.__cause__ or error, Terminated) else 130)
     except Exception as error:
         if os.environ.get("DCF_TRACEBACK"):
             raise

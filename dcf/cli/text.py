@@ -64,7 +64,8 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
     per_pass = record["bytes_read"] / max(record["passes"], 1)
     stages = []
     for stage, elapsed in seconds.items():
-        reads = stage == "sketch" or stage.startswith("refine")
+        # After a resume the seconds of the lost try are unknown, and so is the rate.
+        reads = (stage == "sketch" or stage.startswith("refine")) and not record["resumed"]
         speed = f" ({rate(per_pass, elapsed)})" if reads else ""
         stages.append(f"{stage} {elapsed:.1f} s{speed}")
     peak = record["peak_memory"]

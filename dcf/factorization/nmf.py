@@ -10,6 +10,7 @@ Sharan et al. 2019 speaks of: plain NMF of a sketch is not unique when H has no 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -99,7 +100,8 @@ class HalsNMF:
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
-        trial = np.ascontiguousarray(m[:: max(1, len(m) // max(_TRIAL_ROWS, 10 * self.rank))])
+        step = max(1, len(m) // max(_TRIAL_ROWS, 10 * self.rank))
+        trial = cast("Real", np.ascontiguousarray(m[::step]))
         starts = [nndsvd(trial, self.rank)]
         starts += [random_rows(trial, self.rank, self.seed, i) for i in range(self.restarts)]
         trials = [_Pair(trial, start) for start in starts]
