@@ -110,7 +110,9 @@ def worker_count(asked: int | None) -> int:
         return max(1, sum(int(w["nthreads"]) for w in workers))
     if asked is not None:
         return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -1,0 +1,62 @@
+"""Planted matrices, the contract check that every run passes, and workers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import contract
+import numpy as np
+import pytest
+import zarr
+
+import dcf
+
+_SHARED_CHECK = Path(__file__).parents[2] / "shared" / "check_run.py"
+
+
+def plant(n=1200, m=60, rank=4, density=0.4, noise=0.01, seed=0, dtype="f4"):
+    generator = np.random.default_rng(seed)
+    w = generator.exponential(size=(n, rank)) * (generator.random((n, rank)) < density)
+    h = generator.random((rank, m))
+    return ((w @ h) * (1 + noise * generator.standard_normal((n, m)))).astype(dtype), w, h
+
+
+def store(path, matrix, chunks=(256, 32), **options):
+    return zarr.create_array(str(path), data=matrix, chunks=chunks, **options)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A planted 1200 x 60 float32 matrix on disk; returns its path."""
+    store(tmp_path / "source.zarr", plant()[0])
+    return tmp_path / "source.zarr"
+
+
+@pytest.fixture
+def conforms():
+    """Check a finished run against the contract: conforms(out, source)."""
+
+    def check(out, source=None):
+        contract.check(str(out), str(source) if source else None)
+        if _SHARED_CHECK.exists():
+            words = [sys.executable, str(_SHARED_CHECK), str(out), *([str(source)] if source else [])]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    return check
+
+
+@pytest.fixture
+def nmf(tmp_path, conforms):
+    """dcf.nmf into a fresh OUT, checked against the contract."""
+    count = iter(range(100))
+
+    def run(source, *, rank=4, out=None, **options):
+        out = out or tmp_path / f"out{next(count)}.zarr"
+        result = dcf.nmf(source, rank=rank, out=out, **options)
+        conforms(out, source if isinstance(source, (str, Path)) else None)
+        return result
+
+    return run

@@ -1,0 +1,132 @@
+"""Laws of the planner: integers alone, no data."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcf.errors import BudgetError, UsageError
+from dcf.plan import make_plan
+from dcf.types import Layout, Settings
+
+MIB = 2**20
+RESOURCES = {"memory", "workers", "chunks_in_flight", "worker_bytes", "driver_bytes", "tasks"}
+
+
+@st.composite
+def layouts(draw):
+    shape = draw(st.tuples(st.integers(1, 10**7), st.integers(1, 10**4)))
+    chunks = tuple(draw(st.integers(1, max(1, min(size, 3000)))) for size in shape)
+    shards = None
+    if draw(st.booleans()):
+        shards = tuple(c * draw(st.integers(1, 4)) for c in chunks)
+    dtype = draw(st.sampled_from(["float32", "float64", "uint8", "int16", "bool", "float16"]))
+    return Layout(shape, chunks, shards, dtype)
+
+
+@given(
+    layout=layouts(),
+    rank=st.integers(1, 30),
+    method=st.sampled_from(["auto", "rows", "factorize-recover"]),
+    axis=st.sampled_from(["longest", "0", "1"]),
+    workers=st.integers(1, 64),
+)
+@settings(max_examples=300, deadline=None)
+def test_laws(layout, rank, method, axis, workers):
+    wanted = Settings.of(rank=min(rank, *layout.shape), method=method, axis=axis)
+    plan = make_plan(layout, wanted, 2**60, workers)
+    stored = (layout.shards or layout.chunks)[plan.axis]
+    for blocks, rows in (
+        (plan.sketch_blocks, plan.sketch_block_rows),
+        (plan.refine_blocks, plan.refine_block_rows),
+    ):
+        # Every row once, in order; no stored chunk in two blocks.
+        assert blocks[0].start == 0
+        assert blocks[-1].stop == plan.rows
+        assert all(a.stop == b.start for a, b in zip(blocks, blocks[1:], strict=False))
+        assert rows % stored == 0 or len(blocks) == 1
+        assert len(blocks) <= 8192
+    chunk = layout.chunks[plan.axis]
+    assert plan.stripe_rows % chunk == 0 or plan.stripe_rows >= plan.rows
+    assert all(count <= 20 * workers * max(1, wanted.refine) for k, count in plan.tasks.items() if k != "recover")
+    row_bytes = plan.width * layout.itemsize
+    assert plan.bytes_to_read == plan.passes * plan.rows * row_bytes
+    journal = 8 * plan.width * (plan.probe_size + plan.sketch_size)
+    if len(plan.sketch_blocks) > 1:
+        assert plan.sketch_block_rows * row_bytes >= 20 * journal
+    # Memory and workers never change what is computed.
+    other = make_plan(layout, wanted, 2**50, workers + 7)
+    for field in dataclasses.fields(plan):
+        if field.name not in RESOURCES:
+            assert getattr(plan, field.name) == getattr(other, field.name), field.name
+    # The budget is kept, or the plan is refused with both numbers.
+    need = max(plan.worker_bytes, plan.driver_bytes)
+    try:
+        fitted = make_plan(layout, wanted, need - 1, workers)
+        assert max(fitted.worker_bytes, fitted.driver_bytes) < need
+    except BudgetError as error:
+        assert "MiB" in str(error)
+        assert "--memory" in str(error)
+
+
+def plan(shape, *, chunks=(4096, 1024), memory="", rank=10, **options):
+    layout = Layout(shape, chunks, None, options.pop("dtype", "float32"))
+    return make_plan(layout, Settings.of(rank=rank, **options), memory or 2048 * MIB, 2)
+
+
+def test_the_longest_axis_is_compressed_unless_told():
+    assert plan((10, 200), rank=2).axis == 1
+    assert plan((200, 10), rank=2).axis == 0
+    assert plan((200, 200), rank=2).axis == 0
+    assert plan((200, 10), rank=2, axis="1").axis == 1
+
+
+def test_full_does_not_refine_unless_told():
+    assert plan((2000, 100), method="full").passes == 1
+    assert plan((2000, 100), method="full", refine=2).passes == 3
+
+
+def test_without_a_refine_pass_auto_recovers():
+    assert plan((200_000, 100), refine=0).method == "factorize-recover"
+
+
+def test_a_plan_of_a_million_chunks_is_quick():
+    made = plan((4096 * 100_000, 10_240))
+    assert len(made.sketch_blocks) <= 8192
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"rank": 0}, "--rank is 0; it must be a whole number from 1 on"),
+        ({"rank": 101}, "--rank is 101, larger than min"),
+        ({"refine": -1}, "--refine is -1"),
+        ({"method": "rows", "refine": 0}, "--method rows finds W in a refine pass"),
+        ({"sketch_size": 5}, "--sketch-size is 5, below the rank 10"),
+        ({"method": "factorize-recover", "sketch_size": 30, "nnz_per_column": 31}, "above the sketch size 30"),
+        ({"tol": 1.5}, "--tol is 1.5"),
+        ({"seed": -3}, "--seed is -3"),
+        ({"seed": 2**64}, "it must lie below"),
+        ({"axis": "2"}, "--axis is '2'"),
+        ({"method": "svd"}, "--method is 'svd'"),
+    ],
+)
+def test_senseless_requests(options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        plan((2000, 100), **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "options", "advice"),
+    [
+        ((10**6, 20_000), (20_000, 500), {}, "smaller chunks"),
+        ((10**6, 20_000), (64, 500), {"sketch_size": 50_000}, "lower --sketch-size"),
+        ((10**6, 20_000), (64, 500), {"method": "full"}, "use --method rows"),
+        ((10**8, 20), (10**6, 20), {"method": "factorize-recover"}, "use --method rows"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_both_numbers(shape, chunks, options, advice):
+    with pytest.raises(BudgetError, match=advice) as refusal:
+        plan(shape, chunks=chunks, memory=700 * MIB, **options)
+    assert "700MiB" in str(refusal.value)

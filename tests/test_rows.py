@@ -1,0 +1,59 @@
+"""Laws of the row sample."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcf.sketch.rows import RowSampler
+
+
+def sample(m, capacity, start=0, seed=0):
+    sampler = RowSampler(seed, capacity, m.shape[1], m.dtype)
+    for i in range(0, len(m), 7):
+        tile = m[i : i + 7]
+        sampler.offer(tile, np.square(tile.astype("f8")).sum(1), start + i)
+    return sampler.sample()
+
+
+@given(cuts=st.lists(st.integers(1, 199), max_size=5), swap=st.booleans(), capacity=st.integers(1, 250))
+@settings(max_examples=40, deadline=None)
+def test_merging_is_free_of_order_and_blocks(cuts, swap, capacity):
+    m = np.random.default_rng(0).random((200, 3)).astype("f4")
+    m[5] = 0
+    whole = sample(m, capacity)
+    edges = [0, *sorted(set(cuts)), 200]
+    parts = [sample(m[a:b], capacity, a) for a, b in zip(edges, edges[1:], strict=False)]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = part.merge(merged, capacity) if swap else merged.merge(part, capacity)
+    np.testing.assert_array_equal(merged.index, whole.index)
+    np.testing.assert_array_equal(merged.rows, whole.rows)
+    assert 5 not in whole.index
+    np.testing.assert_array_equal(whole.rows, m[whole.index])
+
+
+def test_the_weighted_gram_is_unbiased():
+    generator = np.random.default_rng(0)
+    m = generator.random((400, 4)) * generator.exponential(size=(400, 1)) ** 2
+    grams = [(s := sample(m, 61, seed=seed).weighted(61)).T @ s for seed in range(400)]
+    spread = np.std(grams, axis=0) / np.sqrt(len(grams))
+    assert (np.abs(np.mean(grams, axis=0) - m.T @ m) < 5 * spread).all()
+
+
+def test_rare_strong_rows_are_found():
+    m = np.full((5000, 2), 1e-3)
+    m[[17, 4321]] = 10
+    for seed in range(20):
+        assert {17, 4321} <= set(sample(m, 20, seed=seed).index)
+
+
+def test_everything_is_kept_where_there_is_room():
+    m = np.random.default_rng(0).random((10, 2))
+    np.testing.assert_array_equal(np.sort(sample(m, 11).weighted(11), axis=0), np.sort(m, axis=0))
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_all_zero_rows_leave_nothing(zeros):
+    m = np.zeros((10, 2)) if zeros else np.eye(10, 2)
+    assert len(sample(m, 5).index) == (0 if zeros else 2)

@@ -1,0 +1,88 @@
+"""Laws of the shared solvers."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+
+from dcf.solvers.gram_nnls import descend_rows, nonnegative_solve, projected_gradient
+from dcf.solvers.reduction import fold, subtree_size
+
+
+@given(seed=st.integers(0, 10_000), r=st.integers(1, 12), width=st.integers(1, 20), sparse=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_rows_agree_with_lawson_hanson(seed, r, width, sparse):
+    generator = np.random.default_rng(seed)
+    h = generator.random((r, width))
+    m = generator.standard_normal((8, width)) if sparse else generator.random((8, width))
+    a, g = m @ h.T, h @ h.T
+    x = nonnegative_solve(a, g)
+    assert (x >= 0).all()
+    for row, mine in zip(m, x, strict=True):
+        theirs = nnls(h.T, row)[0]
+        best = np.linalg.norm(row - theirs @ h)
+        assert np.linalg.norm(row - mine @ h) <= best + 1e-7 * (1 + best)
+
+
+def test_kkt_holds_to_rounding():
+    generator = np.random.default_rng(0)
+    h, m = generator.random((20, 300)), generator.random((500, 300))
+    a, g = m @ h.T, h @ h.T
+    x = nonnegative_solve(a, g)
+    assert np.abs(projected_gradient(a, g, x)).max() <= 1e-11 * np.abs(a).max()
+
+
+@pytest.mark.parametrize("how", ["duplicate", "dead", "all dead"])
+def test_singular_gram(how):
+    generator = np.random.default_rng(1)
+    h, m = generator.random((5, 30)), generator.random((40, 30))
+    if how == "duplicate":
+        h[3] = h[1]
+    else:
+        h[(3 if how == "dead" else slice(None)),] = 0
+    a, g = m @ h.T, h @ h.T
+    x = nonnegative_solve(a, g)
+    assert np.isfinite(x).all()
+    assert (x >= 0).all()
+    for row, mine in zip(m, x, strict=True):
+        assert np.linalg.norm(row - mine @ h) <= np.linalg.norm(row - nnls(h.T, row)[0] @ h) + 1e-6
+
+
+@given(seed=st.integers(0, 10_000), sweeps=st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_descent_never_raises_the_objective(seed, sweeps):
+    generator = np.random.default_rng(seed)
+    h, m, x = generator.random((4, 9)), generator.random((6, 9)), generator.random((6, 4))
+    before = np.linalg.norm(m - x @ h)
+    descend_rows(m @ h.T, h @ h.T, x, sweeps, 0.0)
+    assert (x >= 0).all()
+    assert np.linalg.norm(m - x @ h) <= before * (1 + 1e-12)
+
+
+@given(blocks=st.integers(1, 200), tasks=st.integers(1, 40))
+@settings(max_examples=200, deadline=None)
+def test_the_tree_does_not_depend_on_who_merges(blocks, tasks):
+    def merge(a, b):
+        return (a, b)
+
+    size = subtree_size(blocks, tasks)
+    assert size & (size - 1) == 0
+    assert -(-blocks // size) <= tasks
+    leaves = list(range(blocks))
+    roots = [fold(leaves[i : i + size], merge) for i in range(0, blocks, size)]
+    assert fold(roots, merge) == fold(leaves, merge)
+
+
+def test_fold_holds_a_node_a_level():
+    held = []
+
+    def merge(a, b):
+        return a | b
+
+    def leaves():
+        for i in range(256):
+            held.append(i)
+            yield {i}
+
+    assert fold(leaves(), merge) == set(range(256))
