@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 import tempfile
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +239,8 @@ def nmf(
     Returns
     -------
     Decomposition
-        W and H, the relative error ‖M − WH‖_F / ‖M‖_F and the run's attributes.
+        W and H, the relative error ‖M − WH‖_F / ‖M‖_F and the run's attributes. Without `out`,
+        factors too large for NumPy (64 MiB) lie in a store that is deleted with this object.
 
     Raises
     ------
@@ -260,30 +265,34 @@ def nmf(
         missing_chunks=missing_chunks,
         seed=seed,
     )
-    temporary = tempfile.TemporaryDirectory(prefix="dcf-") if out is None else None
-    target = Path(temporary.name) / "run.zarr" if temporary else out
-    run = run_source(
-        source,
-        str(target),
-        settings,
-        memory=memory,
-        workers=workers,
-        overwrite=overwrite,
-        command=f"dcf.nmf(rank={rank}, method={method!r})",
-        reporter=reporter,
-    )
-    return load(run, temporary)
+    command = f"dcf.nmf(rank={rank}, method={method!r})"
+    with ExitStack() as stack:
+        temporary = None if out is not None else tempfile.mkdtemp(prefix="dcf-")
+        if temporary is not None:
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        target = out if temporary is None else Path(temporary) / "run.zarr"
+        run = run_source(
+            source,
+            str(target),
+            settings,
+            memory=memory,
+            workers=workers,
+            overwrite=overwrite,
+            command=command,
+            reporter=reporter,
+        )
+        result = _decomposition(run)
+        if temporary is None:
+            return result
+        if result.W.nbytes + result.H.nbytes <= SMALL_FACTOR_BYTES:
+            return replace(result, W=np.asarray(result.W[:]), H=np.asarray(result.H[:]))
+        weakref.finalize(result, stack.pop_all().close)
+        return result
 
 
-def load(run: RunGroup, temporary: Any = None) -> Decomposition:
-    """Return a finished run as a `Decomposition`."""
+def _decomposition(run: RunGroup) -> Decomposition:
+    """Return a finished run, its factors on disk."""
     record = run.record
-    if record["stage"] != STAGES[-1]:
-        raise UsageError(f"OUT {run.url} is not finished; it has reached {record['stage']}.")
-    w, h = run.get("W"), run.get("H")
     error = record["relative_error"]
     interval = tuple(error["interval"]) if error["interval"] else None
-    certificate = Certificate(error["value"], interval)
-    if temporary is not None and w.nbytes + h.nbytes <= SMALL_FACTOR_BYTES:
-        return Decomposition(np.asarray(w[:]), np.asarray(h[:]), certificate, record)
-    return Decomposition(w, h, certificate, record, temporary)
+    return Decomposition(run.get("W"), run.get("H"), Certificate(error["value"], interval), record)

@@ -258,8 +258,6 @@ class Decomposition:
     """of the stored pair"""
     attributes: dict[str, Any] = field(repr=False)
     """everything the run group records: settings, plan, seconds, components, …"""
-    store: Any = field(repr=False, default=None)
-    """keeps a temporary store alive as long as its factors are in use"""
 
 
 @dataclass(frozen=True)

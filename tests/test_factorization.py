@@ -45,7 +45,7 @@ def test_it_ends_at_a_kkt_point():
 def test_planted_components_come_back():
     m, _, h = plant(500, 60, rank=5, density=0.3, dtype="f8")
     result = HalsNMF(5, tol=1e-5).factorize(m)
-    assert column_errors(result.factors.components.T, h.T).max() < 0.05
+    assert column_errors(result.factors.components.T, h.T).max() < 0.1
     assert result.objective < 0.0105
 
 

@@ -1,0 +1,223 @@
+"""Whole runs: methods, bits, passes, resume, clients."""
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from conftest import plant, store
+from counting import open_counted, reads
+from distributed import Client, LocalCluster
+
+import dcf
+import dcf.plan
+from dcf.metrics import match
+
+LOCAL = {"dashboard_address": None, "worker_dashboard_address": None, "host": "127.0.0.1"}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks small enough for a matrix of a few hundred kilobytes to have many."""
+    monkeypatch.setattr(dcf.plan, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(dcf.plan, "READ_PER_JOURNAL_BYTE", 0)
+    monkeypatch.setattr(dcf.plan, "MOST_BLOCKS", 16)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"refine": 2},
+        {"refine": 3, "sketch_size": 100},
+        {"method": "full"},
+        {"method": "full", "refine": 1},
+        {"method": "factorize-recover", "sketch_size": 600, "max_iter": 200},
+        {"method": "factorize-recover", "sketch_size": 600, "max_iter": 200, "refine": 0},
+        {"axis": "1"},
+        {"axis": 0},
+    ],
+    ids=str,
+)
+def test_every_method_keeps_the_contract(tmp_path, nmf, options, transposed, small_blocks):
+    m, _, h = plant()
+    store(tmp_path / "s.zarr", np.ascontiguousarray(m.T) if transposed else m)
+    result = nmf(tmp_path / "s.zarr", **options)
+    record = result.attributes
+    assert record["passes"] == 1 + record["settings"]["refine"]
+    assert record["bytes_read"] == record["passes"] * m.nbytes
+    if options.get("method") != "factorize-recover":
+        assert result.relative_error.kind == "exact"
+        assert result.relative_error.value < 0.0105
+        found = np.asarray(result.W[:]) if transposed else np.asarray(result.H[:]).T
+        assert match(found, h.T)[1].min() > 0.98
+
+
+def test_the_error_is_near_that_of_scikit_learn(source, nmf):
+    from sklearn.decomposition import NMF
+
+    m = zarr.open_array(source)[:]
+    theirs = NMF(4, init="nndsvda", tol=1e-6, max_iter=1000).fit(m).reconstruction_err_ / np.linalg.norm(m)
+    assert nmf(source).relative_error.value <= 1.005 * theirs
+    assert nmf(source, refine=2).relative_error.value <= 1.002 * theirs
+    assert nmf(source, method="full").relative_error.value <= 1.002 * theirs
+
+
+def bits(result):
+    return np.asarray(result.W[:]).tobytes() + np.asarray(result.H[:]).tobytes()
+
+
+@pytest.mark.parametrize("options", [{"sketch_size": 300}, {"method": "factorize-recover", "sketch_size": 200, "max_iter": 50}])
+def test_the_same_bits_whoever_computes(source, nmf, small_blocks, options):
+    reference = nmf(source, workers=1, **options)
+    assert len(reference.attributes["plan"]["tasks"])
+    expected = bits(reference)
+    assert bits(nmf(source, workers=2, **options)) == expected
+    assert bits(nmf(source, workers=4, memory="4GiB", **options)) == expected
+    with dask.config.set(scheduler="synchronous"):
+        assert bits(nmf(source, workers=3, **options)) == expected
+    for shape in ({"n_workers": 1, "threads_per_worker": 3}, {"n_workers": 4, "threads_per_worker": 1}):
+        with LocalCluster(processes=False, **shape, **LOCAL) as cluster, Client(cluster):
+            assert bits(nmf(source, **options)) == expected
+
+
+@pytest.mark.slow
+def test_the_same_bits_in_processes(source, nmf, small_blocks, monkeypatch):
+    expected = bits(nmf(source, workers=1, sketch_size=300))
+    monkeypatch.setattr("dcf.api.SMALL_SOURCE_BYTES", 0)
+    for workers in (1, 2, 4):
+        result = nmf(source, workers=workers, sketch_size=300)
+        assert bits(result) == expected
+        assert len(result.attributes["peak_memory"]["workers"]) == workers
+
+
+def test_a_present_client_is_used_and_left_alone(source, nmf):
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, **LOCAL) as cluster, Client(cluster) as client:
+        ran = []
+        client.subscribe_topic("all", ran.append)
+        result = nmf(source)
+        assert result.attributes["plan"]["workers"] == 2
+        assert list(result.attributes["peak_memory"]["workers"]) == list(client.scheduler_info()["workers"])
+        assert client.submit(lambda: 7).result() == 7
+
+
+@pytest.mark.parametrize("refine", [1, 3])
+def test_one_pass_means_one_pass(tmp_path, nmf, refine, small_blocks):
+    m = plant()[0]
+    store(tmp_path / "s.zarr", m)
+    array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
+    result = nmf(array, refine=refine, workers=2)
+    seen = reads(tmp_path / "log")
+    assert result.attributes["passes"] == 1 + refine
+    assert len(set(seen)) == 5 * 2
+    assert all(seen.count(key) == 1 + refine for key in set(seen))
+
+
+def test_shards_are_read_once_a_pass(tmp_path, nmf, small_blocks):
+    store(tmp_path / "s.zarr", plant()[0], chunks=(64, 20), shards=(256, 60))
+    result = nmf(tmp_path / "s.zarr", workers=2)
+    assert result.attributes["bytes_read"] == 2 * plant()[0].nbytes
+    array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
+    nmf(array, workers=2)
+    assert set(reads(tmp_path / "log")) == {f"c/{i}/0" for i in range(5)}
+
+
+class Stop(Exception):
+    """An interruption at a chosen moment."""
+
+
+@pytest.mark.parametrize("after", range(0, 30, 3))
+@pytest.mark.parametrize("options", [{"sketch_size": 300}, {"method": "factorize-recover", "sketch_size": 200, "max_iter": 50}])
+def test_resumed_is_uninterrupted_and_reads_no_finished_block_again(
+    tmp_path, nmf, small_blocks, monkeypatch, after, options
+):
+    store(tmp_path / "s.zarr", plant()[0])
+    expected = bits(nmf(tmp_path / "s.zarr", **options))
+    array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
+    saves, save = [0], dcf.storage.run.BlockJournal.save
+
+    def failing(self, block, arrays):
+        if saves[0] == after:
+            raise Stop
+        saves[0] += 1
+        save(self, block, arrays)
+
+    out = tmp_path / "interrupted.zarr"
+    monkeypatch.setattr(dcf.storage.run.BlockJournal, "save", failing)
+    stopped = False
+    with dask.config.set(scheduler="synchronous"):
+        try:
+            dcf.nmf(array, rank=4, out=out, **options)
+        except Stop:
+            stopped = True
+        monkeypatch.setattr(dcf.storage.run.BlockJournal, "save", save)
+        finished = reads(tmp_path / "log")
+        result = nmf(array, out=out, **options)
+    assert bits(result) == expected
+    # Two passes over every chunk, and once more the block that was in hand when it stopped.
+    again = reads(tmp_path / "log")
+    assert len(again) <= 2 * 10 + (2 if stopped else 0)
+    assert len(again) >= len(finished)
+    assert result.attributes["resumed"] == int(stopped)
+    assert result.attributes["passes"] == 2
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, nmf):
+    store(tmp_path / "s.zarr", plant()[0])
+    array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
+    first = bits(nmf(array, out=tmp_path / "o.zarr"))
+    count = len(reads(tmp_path / "log"))
+    assert bits(nmf(array, out=tmp_path / "o.zarr", workers=1, memory="3GiB")) == first
+    assert len(reads(tmp_path / "log")) == count
+    with pytest.raises(dcf.UsageError, match="its rank is 4, now asked 5"):
+        dcf.nmf(array, rank=5, out=tmp_path / "o.zarr")
+    assert nmf(array, rank=5, out=tmp_path / "o.zarr", overwrite=True).W.shape[1] == 5
+
+
+@pytest.mark.parametrize("how", ["zeros", "constant", "rank one", "duplicates", "m=1", "n=1", "tiny"])
+def test_degenerate_data(tmp_path, nmf, how):
+    m, rank = plant(300, 20)[0], 3
+    if how == "zeros":
+        m[:] = 0
+    elif how == "constant":
+        m[:] = 5
+    elif how == "rank one":
+        m = np.outer(np.arange(300), np.arange(20)).astype("f4")
+    elif how == "duplicates":
+        m[:, 10:] = m[:, :10]
+        m[150:] = m[:150]
+    elif how == "m=1":
+        m, rank = m[:, :1].copy(), 1
+    elif how == "n=1":
+        m, rank = m[:1].copy(), 1
+    else:
+        m, rank = m[:2, :2].copy(), 2
+    store(tmp_path / "s.zarr", m, chunks=tuple(min(100, n) for n in m.shape))
+    for options in ({}, {"refine": 2}, {"method": "full"}):
+        result = nmf(tmp_path / "s.zarr", rank=rank, **options)
+        if how not in ("duplicates", "tiny"):
+            assert result.relative_error.value < (2e-2 if how == "duplicates" else 1e-3)
+
+
+def test_without_out_the_factors_come_as_numpy(source):
+    result = dcf.nmf(source, rank=3)
+    assert isinstance(result.W, np.ndarray)
+    assert result.W.shape == (1200, 3)
+    assert result.H.shape == (3, 60)
+
+
+def test_negatives(tmp_path, nmf):
+    m = plant()[0]
+    m[77, 7] = -0.25
+    store(tmp_path / "s.zarr", m)
+    with pytest.raises(dcf.SourceError, match=r"\[77, 7\] is -0.25, below zero"):
+        dcf.nmf(tmp_path / "s.zarr", rank=4)
+    result = nmf(tmp_path / "s.zarr", negatives="allow")
+    assert result.relative_error.value < 0.02
+
+
+def test_recovery_from_a_dense_factor_is_doubted(source, nmf):
+    result = nmf(source, method="factorize-recover", refine=0, sketch_size=300, max_iter=100)
+    assert result.attributes["trust"]["verdict"] == "doubtful"
+    assert "--method rows" in result.attributes["trust"]["why"]
+    assert result.relative_error.kind == "estimated"

@@ -1,0 +1,198 @@
+"""Every way in which a matrix may lie in Zarr, and every way in which it may not."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import zarr
+from conftest import plant, store
+from counting import open_counted, reads
+
+import dcf
+from dcf.errors import RunError, SourceError, UsageError
+from dcf.storage.run import RunGroup
+from dcf.storage.source import ArraySource, describe, layout_of, open_source
+
+RECORD = {
+    "settings": {"rank": 3},
+    "source": {"shape": [4, 4], "dtype": "float32", "fingerprint": "a"},
+    "version": "0",
+    "stage": "created",
+}
+
+
+def read_all(array, axis, stripe=50, tile=7):
+    dtype = "float64" if array.dtype == np.float64 else "float32"
+    source = ArraySource(array, axis, stripe, tile, 2, dtype)
+    return np.vstack([t.copy() for _, t in source.tiles(0, array.shape[axis])])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chunks": (50, 13)},
+        {"chunks": (25, 10), "shards": (50, 20)},
+        {"chunks": (50, 13), "zarr_format": 2},
+        {"chunks": (50, 13), "zarr_format": 2, "order": "F"},
+        {"chunks": (50, 13), "compressors": None},
+        {"chunks": (120, 31)},
+        {"chunks": (1, 31)},
+    ],
+    ids=str,
+)
+def test_formats_chunks_shards_and_orientations(tmp_path, axis, options):
+    m = plant(120, 31)[0]
+    array = store(tmp_path / "a.zarr", m, **options)
+    got = read_all(open_source(tmp_path / "a.zarr"), axis, array.chunks[axis])
+    np.testing.assert_array_equal(got, m if axis == 0 else m.T)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ">f4", ">i2"])
+def test_every_real_dtype(tmp_path, dtype):
+    m = (plant(120, 31)[0] * 3).astype(dtype)
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=m.shape, chunks=(50, 13), dtype=dtype, zarr_format=2 if ">" in dtype else 3
+    )
+    array[:] = m
+    np.testing.assert_array_equal(read_all(array, 0), m.astype("f8" if dtype == "f8" else "f4"))
+    result = dcf.nmf(tmp_path / "a.zarr", rank=2)
+    assert result.W.dtype == ("f8" if dtype == "f8" else "f4")
+
+
+def test_each_chunk_is_decoded_once(tmp_path):
+    store(tmp_path / "a.zarr", plant(120, 31)[0], chunks=(50, 13))
+    array = open_counted(tmp_path / "a.zarr", tmp_path / "log")
+    read_all(array, 0)
+    seen = reads(tmp_path / "log")
+    assert len(seen) == len(set(seen)) == 3 * 3
+
+
+def test_a_source_pickles_small(tmp_path):
+    array = store(tmp_path / "a.zarr", plant(120, 31)[0])
+    assert len(pickle.dumps(ArraySource(array, 0, 50, 7, 2, "float32"))) < 5000
+
+
+def test_the_layout_comes_from_metadata_alone(tmp_path):
+    store(tmp_path / "a.zarr", plant(120, 31)[0], chunks=(25, 10), shards=(50, 20))
+    array = open_counted(tmp_path / "a.zarr", tmp_path / "log")
+    layout = layout_of(open_source(array))
+    assert (layout.shape, layout.chunks, layout.shards, layout.dtype) == ((120, 31), (25, 10), (50, 20), "float32")
+    assert reads(tmp_path / "log") == []
+
+
+def test_the_fingerprint_follows_the_metadata(tmp_path):
+    a = store(tmp_path / "a.zarr", plant(120, 31)[0])
+    b = store(tmp_path / "b.zarr", plant(120, 31, seed=1)[0])
+    c = store(tmp_path / "c.zarr", plant(120, 31)[0], chunks=(60, 31))
+    prints = [describe(x, "")["fingerprint"] for x in (a, b, c)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_absent_chunks_are_counted(tmp_path, nmf):
+    m = plant(600, 60)[0]
+    m[256:512, 32:] = 0
+    store(tmp_path / "a.zarr", m)  # Zarr does not store a chunk of zeros
+    result = nmf(tmp_path / "a.zarr")
+    assert result.attributes["missing_chunks"] == 1
+    with pytest.raises(SourceError, match="lacks 1 chunks"):
+        dcf.nmf(tmp_path / "a.zarr", rank=3, missing_chunks="error")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_damaged_chunk_is_named(tmp_path, axis):
+    store(tmp_path / "a.zarr", plant(600, 60)[0] if axis == 0 else plant(600, 60)[0].T.copy())
+    chunk = tmp_path / "a.zarr" / "c" / "0" / "1"
+    chunk.write_bytes(chunk.read_bytes()[:40])
+    with pytest.raises(SourceError, match=r"chunk c/0/1 .* cannot be decoded"):
+        dcf.nmf(tmp_path / "a.zarr", rank=3, out=tmp_path / "out.zarr")
+    assert RunGroup.open(str(tmp_path / "out.zarr")).record["stage"] == "created"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda p: None, UsageError, "does not exist"),
+        (lambda p: p.mkdir(), UsageError, "not a Zarr array"),
+        (lambda p: p.write_text("x"), UsageError, "not a Zarr array|cannot be opened"),
+        (lambda p: zarr.open_group(p).create_array("x", shape=(3, 3), dtype="f4"), UsageError, "group.*/x"),
+        (lambda p: zarr.open_group(p, mode="w"), UsageError, "is a Zarr group"),
+        (lambda p: zarr.create_array(p, shape=(9,), dtype="f4"), UsageError, "two axes"),
+        (lambda p: zarr.create_array(p, shape=(3, 3, 3), dtype="f4"), UsageError, "two axes"),
+        (lambda p: zarr.create_array(p, shape=(0, 3), dtype="f4"), SourceError, "an axis is empty"),
+        (lambda p: zarr.create_array(p, shape=(3, 3), dtype="c8"), SourceError, "complex64"),
+        (lambda p: zarr.create_array(p, shape=(3, 3), dtype="M8[s]"), SourceError, "datetime64"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::zarr.errors.UnstableSpecificationWarning")
+def test_what_is_no_matrix_is_refused(tmp_path, make, error, says):
+    make(tmp_path / "a.zarr")
+    with pytest.raises(error, match=says):
+        open_source(tmp_path / "a.zarr")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_strings_are_refused(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(3, 3), dtype=str, zarr_format=2)
+    with pytest.raises(SourceError, match="real numbers"):
+        open_source(tmp_path / "a.zarr")
+
+
+def test_a_torn_metadata_file_is_a_sentence(tmp_path):
+    store(tmp_path / "a.zarr", plant(120, 31)[0])
+    (tmp_path / "a.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_')
+    with pytest.raises(UsageError, match="cannot be opened|not a Zarr array"):
+        open_source(tmp_path / "a.zarr")
+
+
+class TestRunGroup:
+    def test_the_same_identity_resumes_and_another_is_refused(self, tmp_path):
+        out = str(tmp_path / "o.zarr")
+        RunGroup.create(out, RECORD, False).update(stage="sketch")
+        assert RunGroup.create(out, RECORD, False).record["stage"] == "sketch"
+        for change, says in (
+            ({"settings": {"rank": 4}}, "its rank is 3, now asked 4"),
+            ({"source": {**RECORD["source"], "fingerprint": "b"}}, "fingerprint was a, now b"),
+            ({"version": "1"}, "dcf 0 began it, this is 1"),
+        ):
+            with pytest.raises(UsageError, match=says):
+                RunGroup.create(out, {**RECORD, **change}, False)
+            assert RunGroup.open(out).record["stage"] == "sketch"
+        assert RunGroup.create(out, {**RECORD, "version": "1"}, True).record["stage"] == "created"
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_what_is_no_run_is_never_touched(self, tmp_path, overwrite):
+        mine = store(tmp_path / "mine.zarr", plant(120, 31)[0])
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "a.txt").write_text("keep")
+        (tmp_path / "file").write_text("keep")
+        zarr.open_group(tmp_path / "group.zarr").create_array("x", data=np.ones(3))
+        for name in ("mine.zarr", "notes", "file", "group.zarr"):
+            with pytest.raises((UsageError, RunError), match=r"is no run of dcf|cannot be"):
+                RunGroup.create(str(tmp_path / name), RECORD, overwrite)
+        assert mine[0, 0] == plant(120, 31)[0][0, 0]
+        assert (tmp_path / "notes" / "a.txt").read_text() == (tmp_path / "file").read_text() == "keep"
+        assert zarr.open_group(tmp_path / "group.zarr")["x"][0] == 1
+
+    @pytest.mark.parametrize("place", ["/proc/dcf.zarr", "{tmp}/file/o.zarr"])
+    def test_where_it_cannot_write_it_says_so(self, tmp_path, place):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RunError, match="cannot be"):
+            RunGroup.create(place.format(tmp=tmp_path), RECORD, False)
+
+    def test_a_journal_keeps_what_was_saved(self, tmp_path):
+        run = RunGroup.create(str(tmp_path / "o.zarr"), RECORD, False)
+        like = {"a": np.zeros((2, 3)), "none": np.zeros((0, 3)), "n": np.zeros(2, "i8")}
+        journal = pickle.loads(pickle.dumps(run.journal("sketch", 5, like)))
+        assert journal.finished() == frozenset()
+        journal.save(3, {"a": np.full((2, 3), 0.1), "none": np.zeros((0, 3)), "n": np.array([7, 8])})
+        journal.save(0, {"a": np.zeros((2, 3)), "none": np.zeros((0, 3)), "n": np.array([0, 0])})
+        again = RunGroup.open(str(tmp_path / "o.zarr")).journal("sketch", 5, like)
+        assert again.finished() == {0, 3}
+        assert again.count() == 2
+        np.testing.assert_array_equal(again.load(3)["a"], np.full((2, 3), 0.1))
+        assert again.load(3)["none"].shape == (0, 3)
+        np.testing.assert_array_equal(again.load(3)["n"], [7, 8])
+        done = json.loads((tmp_path / "o.zarr" / "stages" / "sketch" / "a" / "zarr.json").read_text())
+        assert "crc32c" in str(done["codecs"])
