@@ -100,6 +100,8 @@ class HalsNMF:
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
+        if len(m) == 0:  # a sample of all-zero data has no rows
+            m = np.zeros((1, m.shape[1]))
         step = max(1, len(m) // max(_TRIAL_ROWS, 10 * self.rank))
         trial = cast("Real", np.ascontiguousarray(m[::step]))
         starts = [nndsvd(trial, self.rank)]

@@ -1,0 +1,251 @@
+"""The command line: exit codes, sentences, staged verbs, signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from click.testing import CliRunner
+from conftest import plant, store
+
+from dcf.cli import main as cli
+from dcf.metrics import support_f1
+from dcf.storage.run import RunGroup
+
+
+def dcf(*words, expect=0):
+    """Run ``dcf words`` in this process; return what it printed (stdout, stderr)."""
+    runner, out = CliRunner(), []
+
+    def call():
+        sys.argv = ["dcf", *map(str, words)]
+        cli.main()
+
+    code = 0
+    with runner.isolation() as streams:
+        try:
+            call()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = [streams[0].getvalue().decode(), streams[1].getvalue().decode()]
+    assert code == expect, out
+    assert "Traceback" not in out[0] + out[1]
+    return out
+
+
+@pytest.fixture(autouse=True)
+def keep_argv_and_signals():
+    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    yield
+    sys.argv = argv
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.zarr"
+
+
+def test_nmf_prints_a_summary_and_conforms(source, out, conforms):
+    printed, progress = dcf("nmf", source, out, "--rank", 4, "--workers", 2)
+    for word in ("error", "(exact)", "passes       2", "peak memory", "trusted", "0 absent chunks", str(out)):
+        assert word in printed
+    for stage in ("sketch (pass 1)", "factorize", "refine (pass 2)", "scale and store"):
+        assert stage in progress
+    conforms(out, source)
+    assert "component" in dcf("inspect", out)[0]
+    assert json.loads(dcf("inspect", out, "--json")[0])["stage"] == "done"
+    assert json.loads(dcf("nmf", source, out, "--rank", 4, "--json")[0])["passes"] == 2
+
+
+def test_plan_reads_no_chunk(source):
+    shutil.rmtree(source / "c")
+    printed, _ = dcf("plan", source, "--rank", 4)
+    for word in ("method       rows", "passes       2", "tasks", "memory"):
+        assert word in printed
+    assert json.loads(dcf("plan", source, "--rank", 4, "--json")[0])["rank"] == 4
+
+
+@pytest.mark.parametrize("options", [["--sketch-size", 300], ["--method", "factorize-recover", "--sketch-size", 400, "--max-iter", 50]])
+def test_the_staged_verbs_do_what_nmf_does(source, out, tmp_path, conforms, options):
+    dcf("nmf", source, tmp_path / "whole.zarr", "--rank", 4, *options)
+    assert "next: dcf factorize" in dcf("sketch", source, out, "--rank", 4, *options)[0]
+    assert "has reached sketch; run dcf factorize first" in dcf("refine", out, expect=2)[1]
+    away = source.rename(source.with_name("away.zarr"))
+    assert "next: dcf recover" in dcf("factorize", out)[0]
+    assert "next: dcf refine" in dcf("recover", out)[0]
+    assert "does not exist" in dcf("refine", out, expect=2)[1]
+    away.rename(source)
+    assert "(exact)" in dcf("refine", out)[0]
+    conforms(out, source)
+    for name in ("W", "H"):
+        a, b = (zarr.open_group(run)[name][:] for run in (out, tmp_path / "whole.zarr"))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_recovery_from_the_sketch_alone(tmp_path, out, conforms):
+    generator = np.random.default_rng(0)
+    n, k = 20_000, 40
+    w = np.zeros((n, 4))
+    for column in w.T:
+        column[generator.choice(n, k, replace=False)] = 0.2 + generator.exponential(size=k)
+    source = tmp_path / "s.zarr"
+    store(source, w @ (0.1 + generator.random((4, 50))), chunks=(4096, 50))
+    dcf("sketch", source, out, "--rank", 4, "--method", "factorize-recover", "--refine", 0, "--sketch-size", 1000)
+    away = source.rename(tmp_path / "away.zarr")
+    dcf("factorize", out)
+    printed, _ = dcf("recover", out)
+    assert "estimated, 95 % within" in printed
+    conforms(out, away)
+    assert support_f1(zarr.open_group(out)["W"][:], w).min() >= 0.99
+
+
+BAD = {
+    "unknown option": (["--colour", "red"], 2, "No such option"),
+    "no rank": ([], 2, "Missing option '--rank'"),
+    "rank too large": (["--rank", 61], 2, "larger than min(n, m) = 60"),
+    "rank zero": (["--rank", 0], 2, "whole number from 1 on"),
+    "rank a word": (["--rank", "many"], 2, "not a valid integer"),
+    "bad memory": (["--rank", 3, "--memory", "lots"], 2, "give a size such as 512MiB"),
+    "no workers": (["--rank", 3, "--workers", 0], 2, "--workers is 0"),
+    "rows without a pass": (["--rank", 3, "--method", "rows", "--refine", 0], 2, "finds W in a refine pass"),
+    "too little memory": (["--rank", 3, "--memory", "200MiB"], 4, "--memory allows 200MiB"),
+    "full, too little memory": (["--rank", 3, "--method", "full", "--memory", "200MiB"], 4, "MiB"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests(source, out, case):
+    options, code, says = BAD[case]
+    _, error = dcf("nmf", source, out, *options, expect=code)
+    assert says in error
+    assert not out.exists()
+
+
+def _entry(value):
+    def spoil(path):
+        zarr.open_array(path, mode="r+")[700, 33] = value
+
+    return spoil
+
+
+def _replace(**options):
+    def spoil(path):
+        shutil.rmtree(path)
+        zarr.create_array(path, **options)
+
+    return spoil
+
+
+def _group(path):
+    shutil.rmtree(path)
+    zarr.open_group(path).create_array("x", shape=(3, 3), dtype="f4")
+
+
+def _damage(path):
+    chunk = path / "c" / "2" / "1"
+    chunk.write_bytes(chunk.read_bytes()[:40])
+
+
+SPOILT = {
+    "NaN": (_entry(np.nan), 3, "[700, 33] is nan", True),
+    "Inf": (_entry(np.inf), 3, "[700, 33] is inf", True),
+    "negative": (_entry(-2), 3, "[700, 33] is -2, below zero", True),
+    "damaged chunk": (_damage, 3, "chunk c/2/1", True),
+    "empty axis": (_replace(shape=(0, 5), dtype="f4"), 3, "an axis is empty", False),
+    "complex": (_replace(shape=(9, 5), dtype="c8"), 3, "holds complex64", False),
+    "vector": (_replace(shape=(9,), dtype="f4"), 2, "two axes", False),
+    "group": (_group, 2, "is a Zarr group", False),
+    "missing": (shutil.rmtree, 2, "does not exist", False),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_bad_sources(source, out, case):
+    spoil, code, says, resumable = SPOILT[case]
+    spoil(source)
+    _, error = dcf("nmf", source, out, "--rank", 3, expect=code)
+    assert says in error
+    assert error.count("dcf: ") == 1
+    if resumable:
+        assert RunGroup.open(str(out)).record["stage"] == "created"
+    else:
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/out.zarr", "{tmp}/file/out.zarr"])
+def test_out_that_cannot_be_written(source, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    _, error = dcf("nmf", source, place.format(tmp=tmp_path), "--rank", 3, expect=1)
+    assert "cannot be" in error
+
+
+def test_inspect_of_nothing(tmp_path):
+    assert "holds no run of dcf" in dcf("inspect", tmp_path / "no.zarr", expect=2)[1]
+
+
+def test_a_mended_source_resumes(source, out, conforms):
+    good = plant()[0]
+    zarr.open_array(source, mode="r+")[700, 33] = np.nan
+    dcf("nmf", source, out, "--rank", 4, expect=3)
+    zarr.open_array(source, mode="r+")[700, 33] = good[700, 33]
+    dcf("nmf", source, out, "--rank", 4)
+    conforms(out, source)
+
+
+def test_the_unforeseen_is_one_sentence(source, out, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("the disk melted")
+
+    monkeypatch.setattr(cli, "run_source", fail)
+    _, error = dcf("nmf", source, out, "--rank", 4, expect=1)
+    assert "RuntimeError: the disk melted" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_by_a_signal_and_resumed(tmp_path, out, conforms, number, code):
+    source = tmp_path / "s.zarr"
+    store(source, plant(300_000, 300)[0], chunks=(5000, 300))
+    words = ["nmf", source, out, "--rank", "4", "--workers", "2", "--refine", "12"]
+    command = [sys.executable, "-m", "dcf", *map(str, words)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True)
+    while not (out / "stages" / "refine_2").exists():
+        assert run.poll() is None
+        time.sleep(0.02)
+    children = psutil.Process(run.pid).children(recursive=True)
+    os.killpg(run.pid, number) if number is signal.SIGINT else os.kill(run.pid, number)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert "Traceback" not in error
+    assert "the same command resumes" in error
+    psutil.wait_procs(children, timeout=10)
+    assert not [child for child in children if child.is_running()]
+    assert RunGroup.open(str(out)).record["stage"] == "recover"
+    resumed = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "sketch (pass 1)" not in resumed.stderr
+    conforms(out, source)
+    whole = tmp_path / "whole.zarr"
+    subprocess.run([*command[:4], str(source), str(whole), *command[6:]], capture_output=True, check=True)
+    for name in ("W", "H"):
+        assert (zarr.open_group(out)[name][:] == zarr.open_group(whole)[name][:]).all()
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    words = ["demo", "--size", "800MB", "--memory", "512MiB", "--directory", tmp_path / "demo"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dcf", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("ok    ") == 4
+    assert Path(tmp_path / "demo" / "factors.zarr").exists()
