@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from conftest import plant, store
 
 from dcf.cli import main as cli
+from dcf.datasets import planted_nmf
 from dcf.metrics import support_f1
 from dcf.storage.run import RunGroup
 
@@ -210,12 +211,19 @@ def test_the_unforeseen_is_one_sentence(source, out, monkeypatch):
     assert "RuntimeError: the disk melted" in error
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A matrix large enough for worker processes."""
+    path = tmp_path_factory.mktemp("large") / "s.zarr"
+    planted_nmf(path, (300_000, 300), 4, chunks=(5000, 300))
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_by_a_signal_and_resumed(tmp_path, out, conforms, number, code):
-    source = tmp_path / "s.zarr"
-    store(source, plant(300_000, 300)[0], chunks=(5000, 300))
-    words = ["nmf", source, out, "--rank", "4", "--workers", "2", "--refine", "12"]
+def test_interrupted_by_a_signal_and_resumed(large, tmp_path, out, conforms, number, code):
+    source = large
+    words = ["nmf", source, out, "--rank", "4", "--workers", "2", "--refine", "8"]
     command = [sys.executable, "-m", "dcf", *map(str, words)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True)
     while not (out / "stages" / "refine_2").exists():

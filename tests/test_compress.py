@@ -47,7 +47,7 @@ def assert_same(a: Sketch, b: Sketch, **tolerance):
 
 
 @given(
-    chunks=st.tuples(st.integers(1, 200), st.integers(1, 50)),
+    chunks=st.tuples(st.integers(16, 320), st.integers(5, 50)),
     cuts=st.lists(st.integers(1, 299), max_size=4),
     axis=st.integers(0, 1),
     tile=st.integers(1, 70),

@@ -126,7 +126,7 @@ class Stop(Exception):
     """An interruption at a chosen moment."""
 
 
-@pytest.mark.parametrize("after", range(0, 30, 3))
+@pytest.mark.parametrize("after", range(0, 24, 4))
 @pytest.mark.parametrize("options", [{"sketch_size": 300}, {"method": "factorize-recover", "sketch_size": 200, "max_iter": 50}])
 def test_resumed_is_uninterrupted_and_reads_no_finished_block_again(
     tmp_path, nmf, small_blocks, monkeypatch, after, options

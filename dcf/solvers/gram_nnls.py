@@ -155,6 +155,60 @@ def _pivot_row(
 
 
 @kernel
+def _lawson_hanson_row(
+    a: Matrix, g: Matrix, x: Matrix, index: NDArray[np.int64], factor: Matrix, b: Matrix
+) -> None:
+    """Solve one row from the empty passive set, never letting it become singular.
+
+    Lawson & Hanson, *Solving least squares problems*, 1974, ch. 23, on the normal equations; a
+    variable that would make the passive part of `g` singular is passed over.
+    """
+    r = x.shape[0]
+    passive, blocked = np.zeros(r, np.bool_), np.zeros(r, np.bool_)
+    x[:] = 0.0
+    scale = np.abs(a).max()
+    for _ in range(10 * r + 10):
+        entering, steepest = -1, 1e-12 * scale
+        for k in range(r):
+            if not passive[k] and not blocked[k]:
+                dual = a[k]
+                for j in range(r):
+                    dual -= g[k, j] * x[j]
+                if dual > steepest:
+                    entering, steepest = k, dual
+        if entering < 0:
+            return
+        passive[entering] = True
+        while True:
+            size = 0
+            for k in range(r):
+                if passive[k]:
+                    index[size] = k
+                    b[size] = a[k]
+                    size += 1
+            if size == 0:
+                break
+            if not _cholesky(g, index, size, factor):
+                passive[entering] = False
+                blocked[entering] = True
+                break
+            _solve(factor, size, b)
+            step = 1.0
+            for j in range(size):
+                if b[j] <= 0.0:
+                    step = min(step, x[index[j]] / (x[index[j]] - b[j] + 1e-300))
+            for j in range(size):
+                k = index[j]
+                x[k] += step * (b[j] - x[k])
+                if b[j] <= 0.0 and x[k] <= 1e-14 * abs(b[j]):
+                    x[k] = 0.0
+                    passive[k] = False
+            if step == 1.0:
+                blocked[:] = False
+                break
+
+
+@kernel
 def gram_nnls(a: Matrix, g: Matrix, x: Matrix) -> None:
     """Solve every row exactly, in place, from the passive set {x > 0} of the start.
 
@@ -165,7 +219,7 @@ def gram_nnls(a: Matrix, g: Matrix, x: Matrix) -> None:
     x : (n, r) start, overwritten by the solution
 
     Where the passive part of `g` is singular (duplicate or vanished components) the row is
-    solved by coordinate descent instead, which picks one of the equal solutions.
+    solved by Lawson and Hanson's algorithm instead, which picks one of the equal solutions.
     """
     n, r = x.shape
     index, factor, b = np.empty(r, np.int64), np.empty((r, r)), np.empty(2 * r)
@@ -175,8 +229,7 @@ def gram_nnls(a: Matrix, g: Matrix, x: Matrix) -> None:
     full_is_regular = _cholesky(g, index, r, full)
     for i in range(n):
         if not _pivot_row(a[i], g, x[i], index, factor, b, passive, full, full_is_regular):
-            x[i, :] = 0.0
-            descend_rows(a[i : i + 1], g, x[i : i + 1], 2000, 1e-16)
+            _lawson_hanson_row(a[i], g, x[i], index, factor, b)
 
 
 def nonnegative_solve(a: Matrix, g: Matrix) -> Matrix:
