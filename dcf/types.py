@@ -60,11 +60,11 @@ class BlockSource(Protocol):
     def width(self) -> int:
         """m, the length of the axis that is not compressed."""
 
-    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
-        """Yield (first row, C-ordered tile (b, m)) in order, decoding every chunk once."""
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
+        """Yield (first row, C-ordered tile (b, m)) in order, decoding every chunk once.
 
-    def missing_chunks(self, start: int, stop: int) -> int:
-        """Return how many stored chunks of these rows are absent and read as the fill value."""
+        The keys of stored chunks that are absent, and read as the fill value, go to `absent`.
+        """
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes that these rows decode to, in the source's own dtype."""

@@ -33,13 +33,9 @@ class _Tiny:
     def __init__(self, dtype: str) -> None:
         self._entries: Real = np.arange(1, _ROWS * _WIDTH + 1).reshape(_ROWS, _WIDTH).astype(dtype)
 
-    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
         """Yield one tile."""
         yield start, self._entries[start:stop]
-
-    def missing_chunks(self, start: int, stop: int) -> int:
-        """Return 0."""
-        return 0
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes of these rows."""

@@ -75,7 +75,10 @@ def test_plan_reads_no_chunk(source):
     assert json.loads(dcf("plan", source, "--rank", 4, "--json")[0])["rank"] == 4
 
 
-@pytest.mark.parametrize("options", [["--sketch-size", 300], ["--method", "factorize-recover", "--sketch-size", 400, "--max-iter", 50]])
+@pytest.mark.parametrize(
+    "options",
+    [["--sketch-size", 300], ["--method", "factorize-recover", "--sketch-size", 400, "--max-iter", 50]],
+)
 def test_the_staged_verbs_do_what_nmf_does(source, out, tmp_path, conforms, options):
     dcf("nmf", source, tmp_path / "whole.zarr", "--rank", 4, *options)
     assert "next: dcf factorize" in dcf("sketch", source, out, "--rank", 4, *options)[0]
@@ -100,7 +103,19 @@ def test_recovery_from_the_sketch_alone(tmp_path, out, conforms):
         column[generator.choice(n, k, replace=False)] = 0.2 + generator.exponential(size=k)
     source = tmp_path / "s.zarr"
     store(source, w @ (0.1 + generator.random((4, 50))), chunks=(4096, 50))
-    dcf("sketch", source, out, "--rank", 4, "--method", "factorize-recover", "--refine", 0, "--sketch-size", 1000)
+    dcf(
+        "sketch",
+        source,
+        out,
+        "--rank",
+        4,
+        "--method",
+        "factorize-recover",
+        "--refine",
+        0,
+        "--sketch-size",
+        1000,
+    )
     away = source.rename(tmp_path / "away.zarr")
     dcf("factorize", out)
     printed, _ = dcf("recover", out)
@@ -238,7 +253,7 @@ def test_interrupted_by_a_signal_and_resumed(large, tmp_path, out, conforms, num
     psutil.wait_procs(children, timeout=10)
     assert not [child for child in children if child.is_running()]
     assert RunGroup.open(str(out)).record["stage"] == "recover"
-    resumed = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, check=False)
+    resumed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
     assert "sketch (pass 1)" not in resumed.stderr
     conforms(out, source)

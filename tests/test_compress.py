@@ -1,5 +1,7 @@
 """Laws of the sketch pass."""
 
+import itertools
+
 import numpy as np
 import pytest
 import zarr
@@ -27,9 +29,7 @@ def source(matrix, chunks=(64, 16), axis=0, stripe=64, tile=10):
 
 def sketch_in_blocks(data, edges, the=None):
     the = the or recipe()
-    parts = [
-        compress_block(data, the, Block(i, a, b)) for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False))
-    ]
+    parts = [compress_block(data, the, Block(i, a, b)) for i, (a, b) in enumerate(itertools.pairwise(edges))]
     whole = parts[0]
     for part in parts[1:]:
         whole = whole.merge(part, the.sample_capacity)

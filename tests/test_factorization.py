@@ -64,7 +64,9 @@ def test_continuation_finds_the_sparsest_factorization():
     plain = HalsNMF(5, tol=1e-9, max_iter=2000).factorize(m)
     sparsest = HalsNMF(5, tol=1e-9, max_iter=2000, penalties=(1e-2, 1e-3, 1e-4, 1e-5)).factorize(m)
     assert column_errors(sparsest.factors.weights, w).max() < 1e-4
-    assert column_errors(sparsest.factors.weights, w).max() < 0.1 * column_errors(plain.factors.weights, w).max()
+    assert (
+        column_errors(sparsest.factors.weights, w).max() < 0.1 * column_errors(plain.factors.weights, w).max()
+    )
 
 
 @pytest.mark.parametrize("how", ["zero", "one row", "rank deficient", "constant"])

@@ -1,5 +1,7 @@
 """Laws of the row sample."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def test_merging_is_free_of_order_and_blocks(cuts, swap, capacity):
     m[5] = 0
     whole = sample(m, capacity)
     edges = [0, *sorted(set(cuts)), 200]
-    parts = [sample(m[a:b], capacity, a) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [sample(m[a:b], capacity, a) for a, b in itertools.pairwise(edges)]
     merged = parts[0]
     for part in parts[1:]:
         merged = part.merge(merged, capacity) if swap else merged.merge(part, capacity)

@@ -67,7 +67,9 @@ def bits(result):
     return np.asarray(result.W[:]).tobytes() + np.asarray(result.H[:]).tobytes()
 
 
-@pytest.mark.parametrize("options", [{"sketch_size": 300}, {"method": "factorize-recover", "sketch_size": 200, "max_iter": 50}])
+@pytest.mark.parametrize(
+    "options", [{"sketch_size": 300}, {"method": "factorize-recover", "sketch_size": 200, "max_iter": 50}]
+)
 def test_the_same_bits_whoever_computes(source, nmf, small_blocks, options):
     reference = nmf(source, workers=1, **options)
     assert len(reference.attributes["plan"]["tasks"])
@@ -92,7 +94,10 @@ def test_the_same_bits_in_processes(source, nmf, small_blocks, monkeypatch):
 
 
 def test_a_present_client_is_used_and_left_alone(source, nmf):
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, **LOCAL) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, **LOCAL) as cluster,
+        Client(cluster) as client,
+    ):
         ran = []
         client.subscribe_topic("all", ran.append)
         result = nmf(source)
@@ -127,7 +132,9 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("after", range(0, 24, 4))
-@pytest.mark.parametrize("options", [{"sketch_size": 300}, {"method": "factorize-recover", "sketch_size": 200, "max_iter": 50}])
+@pytest.mark.parametrize(
+    "options", [{"sketch_size": 300}, {"method": "factorize-recover", "sketch_size": 200, "max_iter": 50}]
+)
 def test_resumed_is_uninterrupted_and_reads_no_finished_block_again(
     tmp_path, nmf, small_blocks, monkeypatch, after, options
 ):

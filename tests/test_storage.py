@@ -25,7 +25,7 @@ RECORD = {
 def read_all(array, axis, stripe=50, tile=7):
     dtype = "float64" if array.dtype == np.float64 else "float32"
     source = ArraySource(array, axis, stripe, tile, 2, dtype)
-    return np.vstack([t.copy() for _, t in source.tiles(0, array.shape[axis])])
+    return np.vstack([t.copy() for _, t in source.tiles(0, array.shape[axis], set())])
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -49,7 +49,9 @@ def test_formats_chunks_shards_and_orientations(tmp_path, axis, options):
     np.testing.assert_array_equal(got, m if axis == 0 else m.T)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ">f4", ">i2"])
+@pytest.mark.parametrize(
+    "dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ">f4", ">i2"]
+)
 def test_every_real_dtype(tmp_path, dtype):
     m = (plant(120, 31)[0] * 3).astype(dtype)
     array = zarr.create_array(
@@ -78,7 +80,12 @@ def test_the_layout_comes_from_metadata_alone(tmp_path):
     store(tmp_path / "a.zarr", plant(120, 31)[0], chunks=(25, 10), shards=(50, 20))
     array = open_counted(tmp_path / "a.zarr", tmp_path / "log")
     layout = layout_of(open_source(array))
-    assert (layout.shape, layout.chunks, layout.shards, layout.dtype) == ((120, 31), (25, 10), (50, 20), "float32")
+    assert (layout.shape, layout.chunks, layout.shards, layout.dtype) == (
+        (120, 31),
+        (25, 10),
+        (50, 20),
+        "float32",
+    )
     assert reads(tmp_path / "log") == []
 
 
@@ -142,7 +149,7 @@ def test_strings_are_refused(tmp_path):
 def test_a_torn_metadata_file_is_a_sentence(tmp_path):
     store(tmp_path / "a.zarr", plant(120, 31)[0])
     (tmp_path / "a.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_')
-    with pytest.raises(UsageError, match="cannot be opened|not a Zarr array"):
+    with pytest.raises(UsageError, match=r"cannot be opened|not a Zarr array"):
         open_source(tmp_path / "a.zarr")
 
 

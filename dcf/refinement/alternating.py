@@ -89,7 +89,7 @@ def refine_block(
     sums = empty_sums(*h.shape)
     squared_residual = 0.0
     weights = np.empty((block.stop - block.start, len(h)), dtype)
-    for start, tile in source.tiles(block.start, block.stop):
+    for start, tile in source.tiles(block.start, block.stop, set()):
         linear = (tile @ h.T).astype(np.float64)
         solution = np.maximum(linear @ inverse, 0.0)
         gram_nnls(linear, gram, solution)

@@ -112,7 +112,8 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> S
     sketch = empty_sketch(recipe, source.width)
     sampler = RowSampler(recipe.seed, recipe.sample_capacity, source.width, np.dtype(recipe.dtype))
     squared_norm, minimum, zeros = 0.0, np.inf, 0
-    for start, tile in source.tiles(block.start, block.stop):
+    absent: set[str] = set()
+    for start, tile in source.tiles(block.start, block.stop, absent):
         norms = np.empty(len(tile))
         squared_row_norms(tile, norms)
         least = float(tile.min())
@@ -130,7 +131,7 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> S
         squared_norm,
         minimum,
         zeros,
-        source.missing_chunks(block.start, block.stop),
+        len(absent),
         source.decoded_bytes(block.start, block.stop),
     )
     return replace(sketch, statistics=statistics, sample=sampler.sample())

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import zarr
 from zarr.buffer import cpu
-from zarr.core.sync import sync
 from zarr.errors import BaseZarrError
+from zarr.storage import WrapperStore
 
 from dcf.errors import SourceError, UsageError
 from dcf.types import Layout, Real
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 def open_source(source: str | Path | zarr.Array[Any]) -> zarr.Array[Any]:
@@ -82,6 +85,25 @@ def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
     }
 
 
+class _Watched(WrapperStore[Any]):
+    """A store that notes which keys were asked for and are not there.
+
+    Zarr reads an absent chunk as the fill value without a word; noticing it on the way costs no
+    request of its own.
+    """
+
+    def __init__(self, store: Any, absent: set[str]) -> None:
+        super().__init__(store)
+        self._absent = absent
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Return the stored bytes, or None; note the key in that case."""
+        value = await super().get(key, prototype, byte_range)
+        if value is None and not key.endswith(_METADATA):
+            self._absent.add(key)
+        return value
+
+
 @dataclass(frozen=True)
 class ArraySource:
     """A Zarr matrix as M (n, m): the compressed axis first, read stripe by stripe.
@@ -109,39 +131,40 @@ class ArraySource:
         """m, the length of the axis that is not compressed."""
         return int(self.array.shape[1 - self.axis])
 
-    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
         """Yield (first row, C-ordered tile (b, m)) in order, decoding every chunk once.
 
-        A tile is valid until the next is asked for. Raises `SourceError` for a chunk that
-        cannot be decoded.
+        Chunks that are not in the store, and so read as the fill value, add their keys to
+        `absent`. A tile is valid until the next is asked for. Raises `SourceError` for a chunk
+        that cannot be decoded.
         """
+        watched = zarr.open_array(
+            _Watched(self.array.store, absent),
+            path=self.array.path,
+            mode="r" if self.array.read_only else "r+",
+        )
         rows = min(self.stripe_rows, stop - start)
         shape = (rows, self.width) if self.axis == 0 else (self.width, rows)
         buffer = np.empty(shape, self.array.dtype)
         for first in range(start, stop, self.stripe_rows):
             last = min(first + self.stripe_rows, stop)
-            stripe = self._read(first, last, buffer)
+            stripe = self._read(watched, first, last, buffer)
             for row in range(0, last - first, self.tile_rows):
                 tile = stripe[row : row + self.tile_rows]
                 yield first + row, cast("Real", np.ascontiguousarray(tile, self.dtype))
 
-    def _read(self, start: int, stop: int, buffer: NDArray[Any]) -> NDArray[Any]:
+    def _read(self, array: zarr.Array[Any], start: int, stop: int, buffer: NDArray[Any]) -> NDArray[Any]:
         part = buffer[: stop - start] if self.axis == 0 else buffer[:, : stop - start]
         if not part.flags.c_contiguous:
             part = np.empty(part.shape, part.dtype)
+        rows, whole = slice(start, stop), slice(None)
+        selection = (rows, whole) if self.axis == 0 else (whole, rows)
         try:
-            self._decode(self._selection(start, stop), part)
+            with zarr.config.set({"async.concurrency": self.chunks_in_flight}):
+                array.get_basic_selection(selection, out=cpu.NDBuffer.from_numpy_array(part))
         except Exception as error:
             self._blame(start, stop, error)
         return part if self.axis == 0 else part.T
-
-    def _selection(self, start: int, stop: int) -> tuple[slice, slice]:
-        rows, whole = slice(start, stop), slice(None)
-        return (rows, whole) if self.axis == 0 else (whole, rows)
-
-    def _decode(self, selection: tuple[slice, slice], out: NDArray[Any]) -> None:
-        with zarr.config.set({"async.concurrency": self.chunks_in_flight}):
-            self.array.get_basic_selection(selection, out=cpu.NDBuffer.from_numpy_array(out))
 
     def _blame(self, start: int, stop: int, error: Exception) -> None:
         """Read a failed stripe chunk by chunk and name the one that cannot be decoded."""
@@ -172,11 +195,6 @@ class ArraySource:
             )
             yield self.array.metadata.encode_chunk_key(place), cast("tuple[slice, slice]", window)
 
-    def missing_chunks(self, start: int, stop: int) -> int:
-        """Return how many stored chunks (or shards) of these rows are absent."""
-        path = self.array.store_path
-        return sum(not sync((path / key).exists()) for key, _ in self._stored(start, stop))
-
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes that these rows decode to, in the source's own dtype."""
         return (stop - start) * self.width * self.array.dtype.itemsize
@@ -200,9 +218,9 @@ class InMemory:
         """m, the length of the axis that is not compressed."""
         return self.source.width
 
-    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, Real]]:
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
         """Yield the tiles of the source, keeping their entries."""
-        for first, tile in self.source.tiles(start, stop):
+        for first, tile in self.source.tiles(start, stop, absent):
             self.entries[first : first + len(tile)] = tile
             yield first, tile
 
@@ -210,10 +228,6 @@ class InMemory:
         """Yield (first row, rows of M) from memory."""
         for first in range(0, len(self.entries), rows):
             yield first, self.entries[first : first + rows]
-
-    def missing_chunks(self, start: int, stop: int) -> int:
-        """Return how many stored chunks (or shards) of these rows are absent."""
-        return self.source.missing_chunks(start, stop)
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes that these rows decode to, in the source's own dtype."""

@@ -1,0 +1,39 @@
+# make demo and make test work on a fresh machine with Python >= 3.11 and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.core
+	$(BIN)/dcf demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/against_sklearn.py
+	$(BIN)/python benchmarks/real_data.py
+	$(BIN)/python benchmarks/sparse_recovery.py
+	$(BIN)/python benchmarks/baseline_memory.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(VENV)/bin/python pyproject.toml tests/constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml tests/constraints.txt
+	$(INSTALL) -e '.[test]'
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

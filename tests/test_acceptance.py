@@ -1,0 +1,130 @@
+"""What the main job promises, on real data and on the paper's planted ones."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import real_data
+import zarr
+from conftest import store
+from counting import open_counted, reads
+from sklearn.decomposition import NMF
+
+from dcf.datasets import planted_nmf
+from dcf.metrics import column_errors, support_f1
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("rank", [3, 5, 10])
+@pytest.mark.parametrize(("load", "sample"), [(real_data.all_aml, 500), (real_data.indian_pines, 2100)])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_real_data_against_scikit_learn(tmp_path, nmf, load, sample, rank):
+    m = load()
+    assert sample <= len(m) / 10
+    store(tmp_path / "s.zarr", m, chunks=(4096, m.shape[1]))
+    reference = NMF(rank, init="nndsvda", tol=0, max_iter=500).fit(m.astype("f8"))
+    theirs = reference.reconstruction_err_ / np.linalg.norm(m.astype("f8"))
+    for refine, most in ((1, 1.015), (2, 1.01)):
+        result = nmf(tmp_path / "s.zarr", rank=rank, sketch_size=sample, refine=refine)
+        assert result.relative_error.value <= most * theirs
+
+
+def test_planted_sparse_weights_from_the_sketch_alone(tmp_path, conforms):
+    generator = np.random.default_rng(5)
+    n, k, rank, m = 100_000, 200, 10, 300
+    w = np.zeros((n, rank))
+    for column in w.T:
+        column[generator.choice(n, k, replace=False)] = 0.2 + generator.exponential(size=k)
+    source, away, out = (tmp_path / name for name in ("s.zarr", "away.zarr", "o.zarr"))
+    store(source, w @ generator.random((rank, m)), chunks=(8192, m))
+
+    def dcf(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "dcf", *map(str, words)], check=True, capture_output=True
+        )
+
+    options = ("--method", "factorize-recover", "--refine", 0, "--sketch-size", 4000)
+    dcf("sketch", source, out, "--rank", rank, *options)
+    source.rename(away)
+    dcf("factorize", out)
+    dcf("recover", out)
+    found = zarr.open_group(out)["W"][:]
+    conforms(out, away)
+    assert support_f1(found, w).min() >= 0.99
+    assert column_errors(found, w).max() <= 1e-3
+
+
+def test_larger_than_the_budget_of_both_workers(tmp_path, conforms):
+    """1 GB through two workers of 448 MiB: the process tree stays small, two passes at the store."""
+    source, out = tmp_path / "s.zarr", tmp_path / "o.zarr"
+    planted = planted_nmf(source, (250_000, 1000), 10)
+    words = ["nmf", source, out, "--rank", 10, "--memory", "448MiB", "--workers", 2]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "dcf", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    driver, most = psutil.Process(run.pid), 0
+    while run.poll() is None:
+        most = max(most, _proportional_size(driver))
+    assert run.returncode == 0
+    assert most <= 1.2e9
+    conforms(out, source)
+    record = dict(zarr.open_group(out).attrs)["dcf"]
+    assert record["relative_error"]["value"] == pytest.approx(planted.noise_floor, rel=0.01)
+    peaks = record["peak_memory"]
+    assert len(peaks["workers"]) == 2
+    assert peaks["worker"] <= record["plan"]["worker_bytes"] <= 448 * 2**20
+    assert peaks["driver"] <= record["plan"]["driver_bytes"]
+
+
+def _proportional_size(driver):
+    total = 0
+    for process in [driver, *driver.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
+
+
+def test_two_passes_are_two_passes_at_the_store_of_worker_processes(tmp_path, nmf, monkeypatch):
+    monkeypatch.setattr("dcf.api.SMALL_SOURCE_BYTES", 0)
+    planted_nmf(tmp_path / "s.zarr", (100_000, 200), 5, chunks=(4096, 64))
+    array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
+    result = nmf(array, rank=5, workers=2)
+    seen = reads(tmp_path / "log")
+    assert len(result.attributes["peak_memory"]["workers"]) == 2
+    assert len(set(seen)) == 25 * 4
+    assert len(seen) == 2 * 25 * 4
+
+
+def test_over_http(tmp_path, conforms):
+    """A URL is a source like any other; the server's log says what was read."""
+    store(tmp_path / "s.zarr", real_data.all_aml(), chunks=(1000, 38))
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        port = server.stdout.readline().split("port ")[1].split()[0]
+        words = ["nmf", f"http://127.0.0.1:{port}/s.zarr", tmp_path / "o.zarr", "--rank", 3, "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "dcf", *map(str, words)], capture_output=True, text=True, check=False
+        )
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["missing_chunks"] == 0
+    conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")
+    log = Path(tmp_path / "log").read_text()
+    for i in range(5):
+        assert log.count(f'"GET /s.zarr/c/{i}/0 ') == 2

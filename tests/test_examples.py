@@ -1,0 +1,35 @@
+"""The examples do what they say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script, *words):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / script), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_gene_expression():
+    printed = run("gene_expression/gene_expression.py")
+    assert float(printed.rsplit(":", 1)[1]) >= 0.85
+    assert "8 T-cell" in printed
+
+
+@pytest.mark.slow
+def test_larger_than_memory():
+    printed = run("larger_than_memory/larger_than_memory.py")
+    assert "1.0 GB, budget 448MiB" in printed
+    peaks = printed.split("peak memory of the workers:")[1].splitlines()[0]
+    assert all(int(peak.split()[0]) <= 448 for peak in peaks.split(","))
+    assert float(printed.split("the planted one:")[1].split()[0]) >= 0.99
