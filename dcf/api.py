@@ -101,7 +101,7 @@ def run_source(
     plan = make_plan(layout_of(array), settings, parse_memory(memory), worker_count(workers))
     if last != "done" and plan.method == "full":
         raise UsageError("--method full has no stages; use dcf nmf.")
-    url = str(array.store_path) if isinstance(source, zarr.Array) else str(source)
+    url = _place(array, source)
     record = {
         "schema": SCHEMA,
         "version": importlib.metadata.version("dcf"),
@@ -153,6 +153,13 @@ def run_stage(
     ends = last == "refine" or (last == "recover" and settings.refine == 0)
     _carry(run, plan, settings, array, "done" if ends else last, reporter)
     return run
+
+
+def _place(array: zarr.Array[Any], source: str | Path | zarr.Array[Any]) -> str:
+    """Return where a later stage finds the source again, from any working directory."""
+    if isinstance(source, zarr.Array):
+        return str(array.store_path)
+    return str(source) if "://" in str(source) else str(Path(source).absolute())
 
 
 def _reason(settings: Settings, plan: Plan) -> str:

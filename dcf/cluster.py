@@ -32,7 +32,7 @@ _WORKER_ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "ZARR_THREADING__MAX_WORKERS": "1",
 }
-_CONFIG = {
+CONFIG = {
     "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT,
     # The plan keeps memory; pausing and spilling below it would only get in the way.
     "distributed.worker.memory.target": False,
@@ -149,7 +149,7 @@ def connect(count: int, in_process: bool) -> Iterator[Workers]:
     else:
         with ExitStack() as stack:
             with _interrupts_wait():
-                stack.enter_context(dask.config.set(_CONFIG))
+                stack.enter_context(dask.config.set(CONFIG))
                 cluster = LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,

@@ -25,7 +25,7 @@ MOST_CHUNKS_IN_FLIGHT = 4
 PROBE_SIZE = 256
 # A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
 WORKER_BASE = 240 * MIB
-DRIVER_BASE = 300 * MIB
+DRIVER_BASE = 320 * MIB
 
 
 @dataclass(frozen=True)

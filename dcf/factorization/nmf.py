@@ -23,7 +23,7 @@ _INNER_SWEEPS = 10
 _INNER_TOL = 1e-2
 _TRIAL_SWEEPS = 40
 _TRIAL_ROWS = 500
-_CONTINUATION_SWEEPS = 400
+_CONTINUATION_SWEEPS = 150
 
 
 class _Pair:
@@ -95,7 +95,7 @@ class HalsNMF:
     seed: int = 0
     """of the random starts"""
     penalties: tuple[float, ...] = ()
-    """ℓ1 weights on W, in units of the largest entry of M Hᵀ, each held for up to 400 sweeps
+    """ℓ1 weights on W, in units of the largest entry of M Hᵀ, each held for up to 150 sweeps
     before the sweeps without"""
 
     def factorize(self, m: Real) -> FactorizationResult:
