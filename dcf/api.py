@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import platform
 import shutil
 import tempfile
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,14 +17,14 @@ import dask.utils
 import numpy as np
 import zarr
 
-from dcf.cluster import connect, peak_memory, worker_count
-from dcf.errors import UsageError
-from dcf.pipeline import STAGES, Pipeline
+from dcf.cluster import connect, worker_count
+from dcf.errors import BudgetError, UsageError
+from dcf.pipeline import STAGES, Pipeline, tidy
 from dcf.plan import MIB, Plan, make_plan
-from dcf.solvers.threads import single_blas_thread
+from dcf.solvers.shared import single_blas_thread
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
-from dcf.types import Certificate, Decomposition, Reporter, Settings
+from dcf.types import Certificate, Decomposition, Layout, Reporter, Settings
 from dcf.warm import compile_kernels
 
 DEFAULT_MEMORY = "2GiB"
@@ -80,8 +80,21 @@ def plan_run(
     workers: int | None = None,
 ) -> Plan:
     """Return the plan of a run, or refuse it; reads metadata alone."""
-    layout = layout_of(open_source(source))
-    return make_plan(layout, settings, parse_memory(memory), worker_count(workers))
+    return _fitting_plan(layout_of(open_source(source)), settings, parse_memory(memory), workers)[0]
+
+
+def _fitting_plan(layout: Layout, settings: Settings, memory: int, workers: int | None) -> tuple[Plan, bool]:
+    """Return a plan and whether its tasks run as threads of this process.
+
+    Small data do, unless their threads together would not fit where processes do.
+    """
+    small = layout.nbytes <= SMALL_SOURCE_BYTES or settings.method == "full"
+    try:
+        return make_plan(layout, settings, memory, *worker_count(workers, small)), small
+    except BudgetError:
+        if not small:
+            raise
+    return make_plan(layout, settings, memory, *worker_count(workers, False)), False
 
 
 def run_source(
@@ -97,11 +110,15 @@ def run_source(
     reporter: Reporter | None = None,
 ) -> RunGroup:
     """Begin a run at `out`, or resume it, and carry it to the stage `last`."""
+    out = _absolute(out)
+    if not isinstance(source, zarr.Array):
+        source = _absolute(source)
     array = open_source(source)
-    plan = make_plan(layout_of(array), settings, parse_memory(memory), worker_count(workers))
+    url = str(array.store_path) if isinstance(source, zarr.Array) else source
+    refuse_overlap(url, out)
+    plan, in_process = _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)
     if last != "done" and plan.method == "full":
         raise UsageError("--method full has no stages; use dcf nmf.")
-    url = _place(array, source)
     record = {
         "schema": SCHEMA,
         "version": importlib.metadata.version("dcf"),
@@ -122,7 +139,7 @@ def run_source(
         "resumed": 0,
     }
     run = RunGroup.create(str(out), record, overwrite)
-    _carry(run, plan, settings, array, last, reporter)
+    _carry(run, plan, settings, array, last, in_process, reporter)
     return run
 
 
@@ -138,7 +155,7 @@ def run_stage(
 
     Raises `UsageError` where the stage before it has not run.
     """
-    run = RunGroup.open(str(out))
+    run = RunGroup.open(_absolute(out))
     record = run.record
     reached = STAGES.index(record["stage"])
     if reached < STAGES.index(last) - 1:
@@ -148,18 +165,33 @@ def run_stage(
     array = open_source(source["url"]) if last == "refine" and settings.refine else None
     if array is not None and describe(array, source["url"])["fingerprint"] != source["fingerprint"]:
         raise UsageError(f"SOURCE {source['url']} is not the array that this run began with.")
-    was = Plan(**record["plan"])
-    plan = was.with_resources(parse_memory(memory or was.memory), worker_count(workers or was.workers))
+    was = record["plan"]
+    plan, in_process = _fitting_plan(
+        Layout.of(source), settings, parse_memory(memory or was["memory"]), workers or was["workers"]
+    )
     ends = last == "refine" or (last == "recover" and settings.refine == 0)
-    _carry(run, plan, settings, array, "done" if ends else last, reporter)
+    _carry(run, plan, settings, array, "done" if ends else last, in_process, reporter)
     return run
 
 
-def _place(array: zarr.Array[Any], source: str | Path | zarr.Array[Any]) -> str:
-    """Return where a later stage finds the source again, from any working directory."""
-    if isinstance(source, zarr.Array):
-        return str(array.store_path)
-    return str(source) if "://" in str(source) else str(Path(source).absolute())
+def _absolute(place: str | Path) -> str:
+    """Return a path that holds from any working directory; URLs stay, file:// becomes a path."""
+    if not isinstance(place, str | Path):
+        raise UsageError(
+            f"SOURCE and OUT are paths or URLs (SOURCE also a zarr.Array), not {type(place).__name__}."
+        )
+    text = str(place).removeprefix("file://")
+    return text if "://" in text else str(Path(text).absolute())
+
+
+def refuse_overlap(source: str, out: str) -> None:
+    """Raise `UsageError` where one of two local paths lies inside the other."""
+    source = source.removeprefix("file://")
+    if "://" in source or "://" in out:
+        return
+    a, b = Path(source).resolve(), Path(out).resolve()
+    if a.is_relative_to(b) or b.is_relative_to(a):
+        raise UsageError(f"OUT {out} and SOURCE {source} lie inside one another; choose another OUT.")
 
 
 def _reason(settings: Settings, plan: Plan) -> str:
@@ -176,13 +208,14 @@ def _carry(
     settings: Settings,
     array: zarr.Array[Any] | None,
     last: str,
+    in_process: bool,
     reporter: Reporter | None,
 ) -> None:
-    """Run the stages up to `last` on the workers there are, and record plan and peak memory."""
+    """Run the stages up to `last` on the workers there are."""
+    tidy(run)
     if STAGES.index(run.record["stage"]) >= STAGES.index(last):
         return
-    again = run.record["stage"] != STAGES[0] or run.has("stages")
-    run.update(plan=plan.record(), resumed=run.record["resumed"] + int(again and last == "done"))
+    run.update(plan=plan.record())
     source = (
         None
         if array is None
@@ -190,14 +223,11 @@ def _carry(
             array, plan.axis, plan.stripe_rows, plan.tile_rows, plan.chunks_in_flight, plan.dtype
         )
     )
-    small = plan.bytes_to_read <= SMALL_SOURCE_BYTES * plan.passes or plan.method == "full"
     with ThreadPoolExecutor(1) as pool, single_blas_thread():
         compiled = pool.submit(compile_kernels, plan)
-        with connect(plan.workers, in_process=small or last == "factorize") as workers:
+        with connect(plan.workers, in_process or last == "factorize") as workers:
             compiled.result()
             Pipeline(run, plan, settings, source, workers, reporter or Silent()).run_until(last)
-            peaks = workers.peaks()
-    run.update_peaks(peaks, peak_memory())
 
 
 def nmf(
@@ -211,7 +241,7 @@ def nmf(
     sketch_size: int | None = None,
     nnz_per_column: int = 5,
     restarts: int = 4,
-    tol: float = 1e-4,
+    tol: float | None = None,
     max_iter: int = 2000,
     negatives: str = "error",
     missing_chunks: str = "report",
@@ -234,7 +264,8 @@ def nmf(
     sketch_size : rows of the one-sided sketch or of the row sample, whichever the method uses
     nnz_per_column : p, ones per column of the projection
     restarts : random starts of the factorization besides the NNDSVD one
-    tol, max_iter : KKT ratio at which the factorization ends, and its most sweeps
+    tol : KKT ratio at which the factorization ends; 1e-4, or 1e-9 for factorize-recover, where None
+    max_iter : most sweeps of the factorization
     negatives : error, or allow to fit negative entries as they are
     missing_chunks : report, or error to refuse absent chunks
     seed : of every random number
@@ -247,7 +278,7 @@ def nmf(
     -------
     Decomposition
         W and H, the relative error ‖M − WH‖_F / ‖M‖_F and the run's attributes. Without `out`,
-        factors too large for NumPy (64 MiB) lie in a store that is deleted with this object.
+        factors too large for NumPy (64 MiB) lie in a store that is deleted when Python ends.
 
     Raises
     ------
@@ -277,7 +308,7 @@ def nmf(
         temporary = None if out is not None else tempfile.mkdtemp(prefix="dcf-")
         if temporary is not None:
             stack.callback(shutil.rmtree, temporary, ignore_errors=True)
-        target = out if temporary is None else Path(temporary) / "run.zarr"
+        target = Path(temporary) / "run.zarr" if temporary is not None else out
         run = run_source(
             source,
             str(target),
@@ -293,7 +324,7 @@ def nmf(
             return result
         if result.W.nbytes + result.H.nbytes <= SMALL_FACTOR_BYTES:
             return replace(result, W=np.asarray(result.W[:]), H=np.asarray(result.H[:]))
-        weakref.finalize(result, stack.pop_all().close)
+        atexit.register(stack.pop_all().close)  # W and H may outlive every other trace of the run
         return result
 
 

@@ -46,7 +46,10 @@ def judge_recovery(
         )
         return {"verdict": "doubtful", "why": why}
     if failed:
-        why = f"The recovery of {len(failed)} components did not converge. {reports[failed[0]].status.remedy}"
+        why = (
+            f"The recovery of {len(failed)} components did not converge: the sketch is too small for them."
+            " Use --method rows, or a larger --sketch-size."
+        )
         return {"verdict": "doubtful", "why": why}
     why = (
         f"Every component is sparse enough (at most {widest} nonzeros) for a sketch of {sketch_size} rows,"

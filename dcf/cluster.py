@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import dask
 from distributed import Client, LocalCluster
 
+from dcf.errors import RunError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -41,6 +43,15 @@ CONFIG = {
     "distributed.worker.memory.terminate": False,
     "distributed.deploy.lost-worker-timeout": "1 hour",
     "distributed.admin.tick.limit": "1 hour",
+}
+
+
+_SCHEDULERS = {
+    "threads": "threads",
+    "threading": "threads",
+    "sync": "synchronous",
+    "synchronous": "synchronous",
+    "single-threaded": "synchronous",
 }
 
 
@@ -72,6 +83,10 @@ class ClientWorkers:
         """Return the peak resident bytes of each worker process so far, by address."""
         return dict(self.client.run(peak_memory))
 
+    def driver_peak(self) -> int:
+        """Return the peak resident bytes of this process so far."""
+        return peak_memory()
+
 
 @dataclass(frozen=True)
 class ThisProcess:
@@ -90,6 +105,10 @@ class ThisProcess:
         """Return the peak resident bytes of this process."""
         return {"this process": peak_memory()}
 
+    def driver_peak(self) -> int:
+        """Return the peak resident bytes of this process so far."""
+        return peak_memory()
+
 
 def _present_client() -> Client | None:
     try:
@@ -99,20 +118,24 @@ def _present_client() -> Client | None:
     return present
 
 
-def worker_count(asked: int | None) -> int:
-    """Return the workers that a run will have.
+def worker_count(asked: int | None, small: bool) -> tuple[int, int]:
+    """Return how many tasks will run at once, and how many of them in one process.
 
-    The present client's threads; else those asked for; else one for each core.
+    The present client's threads; else the workers asked for, or one a core: threads of this
+    process where `dask.config` says so or the data are small, processes otherwise.
     """
     client = _present_client()
     if client is not None:
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        return max(1, sum(int(w["nthreads"]) for w in workers))
-    if asked is not None:
-        return asked
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        threads = [int(w["nthreads"]) for w in client.scheduler_info(n_workers=-1)["workers"].values()]
+        return max(1, sum(threads)), max([1, *threads])
+    if asked is None:
+        asked = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return asked, asked if small or _scheduler() == "threads" else 1
+
+
+def _scheduler() -> str | None:
+    """Return the scheduler of this process that `dask.config` names, if any."""
+    return _SCHEDULERS.get(dask.config.get("scheduler", None))
 
 
 @contextmanager
@@ -130,6 +153,26 @@ def _interrupts_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
+def _local_cluster(count: int) -> LocalCluster:
+    try:
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+    except RuntimeError as error:
+        raise RunError(
+            "The worker processes did not start. In a script of your own, call dcf below"
+            ' `if __name__ == "__main__":`, so that they can import it; or stay in this process with'
+            ' dask.config.set(scheduler="threads").'
+        ) from error
+
+
 @contextmanager
 def connect(count: int, in_process: bool) -> Iterator[Workers]:
     """Yield what computes the graphs, and close it again if it was started here.
@@ -139,10 +182,10 @@ def connect(count: int, in_process: bool) -> Iterator[Workers]:
     a local cluster of `count` processes with one thread each, on loopback.
     """
     client = _present_client()
-    scheduler = dask.config.get("scheduler", None)
+    scheduler = _scheduler()
     if client is not None:
         yield ClientWorkers(client, count)
-    elif scheduler in ("threads", "synchronous", "sync"):
+    elif scheduler is not None:
         yield ThisProcess(scheduler, count)
     elif in_process:
         yield ThisProcess("threads", count)
@@ -150,16 +193,6 @@ def connect(count: int, in_process: bool) -> Iterator[Workers]:
         with ExitStack() as stack:
             with _interrupts_wait():
                 stack.enter_context(dask.config.set(CONFIG))
-                cluster = LocalCluster(
-                    n_workers=count,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=0,
-                    host="127.0.0.1",
-                    dashboard_address=None,
-                    worker_dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                )
-                stack.enter_context(cluster)
+                cluster = stack.enter_context(_local_cluster(count))
                 started = stack.enter_context(Client(cluster))
             yield ClientWorkers(started, count)

@@ -25,6 +25,10 @@ class SourceError(DcfError, ValueError):
     exit_code = 3
 
 
+class EntryError(SourceError):
+    """An entry of the source is not a number that can be factorized; the data have to change."""
+
+
 class BudgetError(DcfError, MemoryError):
     """The plan does not fit the memory budget; raised before a chunk is read."""
 

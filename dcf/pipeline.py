@@ -13,12 +13,12 @@ import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 import dcf.sketch.compress as compression
 from dcf.certificate import judge_exact, judge_recovery
-from dcf.errors import SourceError, UsageError
+from dcf.errors import EntryError, UsageError
 from dcf.factorization.nmf import HalsNMF
 from dcf.recovery.nnls import NonnegativeRecovery
 from dcf.sketch.probe import certify
 from dcf.sketch.projections import CountSketch, Role, SparseBinary
-from dcf.solvers.threads import single_blas_thread
+from dcf.solvers.shared import single_blas_thread
 from dcf.storage.run import RunGroup, Transposed
 from dcf.storage.source import ArraySource, InMemory
 from dcf.types import (
@@ -43,8 +43,17 @@ STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
 # ℓ1 weights on the way to the sparsest factorization: fewer, sharper steps leave single columns at
 # an error of 1e-3 instead of 1e-6 (DESIGN.md).
 CONTINUATION = (1e-2, 1e-3, 1e-4, 1e-5)
-SPARSEST_TOL = 1e-9
 POLL_SECONDS = 0.5
+
+
+def tidy(run: RunGroup) -> None:
+    """Delete what the stage that a run has reached no longer needs."""
+    stage, refined = run.record["stage"], run.record.get("refined", 0)
+    if stage == STAGES[-1]:
+        run.drop("stages")
+    elif stage != STAGES[0]:
+        for name in ("sketch", *(f"refine_{number}" for number in range(1, refined + 1))):
+            run.drop(f"stages/{name}")
 
 
 class Pipeline:
@@ -92,7 +101,10 @@ class Pipeline:
         with single_blas_thread():
             for stage in STAGES[reached + 1 : STAGES.index(last) + 1]:
                 steps[stage]()
+                self.run.update_peaks(self.workers.peaks(), self.workers.driver_peak())
+                # Marked first, tidied after: what is half deleted must never be read again.
                 self.run.update(stage=stage)
+                tidy(self.run)
 
     # ------------------------------------------------------------------ the stages, in order
 
@@ -106,6 +118,7 @@ class Pipeline:
             projection=self._projection,
             dtype=plan.dtype,
             negatives_allowed=self.settings.negatives == "allow",
+            absence_allowed=self.settings.missing_chunks == "report",
         )
         if plan.method == "full":
             return self._factorize_in_memory(recipe)
@@ -113,14 +126,17 @@ class Pipeline:
         journal = self.run.journal("sketch", len(plan.sketch_blocks), like)
         with self._stage("sketch", journal, plan.sketch_blocks):
             graph = compression.compress(self.source, recipe, journal, plan.sketch_blocks, plan.most_tasks)
-            sketch = self.workers.compute(graph)
+            try:
+                sketch = self.workers.compute(graph)
+            except EntryError:  # the data have to change, and then no block of theirs holds any more
+                self.run.drop("stages/sketch")
+                raise
         self._record_pass(1, sketch.statistics)
         self.run.put("stages/probe", sketch.probe)
         if self._projection is None:
             self.run.put("stages/sample", sketch.sample.weighted(recipe.sample_capacity))
         else:
             self.run.put("stages/compressed", sketch.compressed)
-        self.run.drop("stages/sketch")
 
     def factorize(self) -> None:
         """NMF of M̃ or of the sampled rows, in the driver."""
@@ -130,12 +146,12 @@ class Pipeline:
         solver = HalsNMF(
             rank=self.plan.rank,
             restarts=settings.restarts,
-            tol=min(settings.tol, SPARSEST_TOL) if sparsest else settings.tol,
+            tol=settings.tol,
             max_iter=settings.max_iter,
             seed=settings.seed,
             penalties=CONTINUATION if sparsest else (),
         )
-        m = self.run.get("stages/compressed" if sparsest else "stages/sample")[:]
+        m = self.run.complete("stages/compressed" if sparsest else "stages/sample")[:]
         with self._stage("factorize"):
             result = solver.factorize(m)
         self._keep_factorization(result)
@@ -148,7 +164,7 @@ class Pipeline:
         plan = self.plan
         like = columns.column_arrays(plan.rows, plan.probe_size, plan.dtype)
         journal = self.run.journal("recover", plan.rank, like, {"column": (plan.refine_block_rows,)})
-        targets = self.run.get("stages/sketch_weights")[:]
+        targets = self.run.complete("stages/sketch_weights")[:]
         with self._stage("recover", journal, tuple(Block(k, k, k + 1) for k in range(plan.rank))):
             graph = columns.recover(
                 NonnegativeRecovery(),
@@ -173,7 +189,7 @@ class Pipeline:
             factor = None
             if number == self.settings.refine:
                 factor = self._allocate_once("stages/weights")
-            components = self.run.get(f"stages/components_{number - 1}")
+            components = self.run.complete(f"stages/components_{number - 1}")
             with self._stage(f"refine {number}", journal, plan.refine_blocks):
                 graph = alternating.refine(
                     self.source,
@@ -196,7 +212,6 @@ class Pipeline:
                 bytes_read=record["bytes_read"] + sums.bytes_read,
                 squared_error=squared_error,
             )
-            self.run.drop(f"stages/refine_{number}")
 
     def finish(self) -> None:
         """Scale and order the components, write W and H, certify and judge."""
@@ -225,7 +240,6 @@ class Pipeline:
             trust=trust,
             components=[{**described[k], "norm": float(weight_norms[k] * component_norms[k])} for k in order],
         )
-        self.run.drop("stages")
 
     # ------------------------------------------------------------------ their parts
 
@@ -247,7 +261,7 @@ class Pipeline:
         exact = weights.astype(np.float64)
         self.run.put("stages/gram", exact.T @ exact)
         self.run.put("stages/support", np.count_nonzero(weights, axis=0).astype(np.float64))
-        h = self.run.get("stages/components_0")[:]
+        h = self.run.complete("stages/components_0")[:]
         squared_error = sum(
             float(np.square(tile - weights[start : start + len(tile)] @ h, dtype=np.float64).sum())
             for start, tile in dense.slices(plan.tile_rows)
@@ -257,24 +271,24 @@ class Pipeline:
     def _final_pair(self) -> tuple[RowStore, Float64, Float64, Certificate]:
         """Return raw W, the norms of its columns, its H and what is known of their error."""
         record, last = self.run.record, self.run.record.get("refined", 0)
-        components = self.run.get(f"stages/components_{last}")[:].astype(np.float64)
+        components = self.run.complete(f"stages/components_{last}")[:].astype(np.float64)
         squared_norm = record["statistics"]["squared_norm"]
         if "squared_error" in record:
-            raw: RowStore = self.run.get("stages/weights")
-            norms = np.sqrt(np.diag(self.run.get("stages/gram")[:]))
+            raw: RowStore = self.run.complete("stages/weights")
+            norms = np.sqrt(np.diag(self.run.complete("stages/gram")[:]))
             error = np.sqrt(record["squared_error"] / squared_norm) if squared_norm else 0.0
             return raw, norms, components, Certificate(float(error))
-        raw = Transposed(self.run.get("stages/recover/column"))
+        raw = Transposed(self.run.complete("stages/recover/column"))
         norms = np.array([report.norm for report in self._reports()])
-        projected = self.run.get("stages/recover/probe")[:].T
-        probe = self.run.get("stages/probe")[:]
+        projected = self.run.complete("stages/recover/probe")[:].T
+        probe = self.run.complete("stages/probe")[:]
         return raw, norms, components, certify(probe, projected, components, squared_norm)
 
     def _judgement(self, certificate: Certificate) -> tuple[dict[str, str], list[dict[str, Any]]]:
         """Return the verdict and the description of every component, in the order of the stages."""
         factorization = self.run.record["factorization"]
         if certificate.kind == "exact":
-            support = self.run.get("stages/support")[:]
+            support = self.run.complete("stages/support")[:]
             return judge_exact(factorization), [
                 {
                     "status": factorization["status"],
@@ -297,7 +311,7 @@ class Pipeline:
         ]
 
     def _reports(self) -> list[columns.ColumnReport]:
-        return [columns.ColumnReport.from_vector(v) for v in self.run.get("stages/recover/report")[:]]
+        return [columns.ColumnReport.from_vector(v) for v in self.run.complete("stages/recover/report")[:]]
 
     def _keep_factorization(self, result: FactorizationResult) -> None:
         self.run.put("stages/components_0", result.factors.components.astype(self.plan.dtype))
@@ -312,12 +326,7 @@ class Pipeline:
         )
 
     def _record_pass(self, passes: int, statistics: Statistics) -> None:
-        """Record what a first pass learnt; refuse absent chunks where they are not allowed."""
-        if statistics.missing_chunks and self.settings.missing_chunks == "error":
-            raise SourceError(
-                f"SOURCE lacks {statistics.missing_chunks} chunks, which read as its fill value; restore"
-                " them, or use --missing-chunks report if they are meant to be empty."
-            )
+        """Record what a first pass learnt."""
         self.run.update(
             passes=passes,
             bytes_read=statistics.bytes_read,
@@ -357,8 +366,10 @@ class Pipeline:
             while journal is not None and not stop.wait(POLL_SECONDS):
                 self.reporter.advance(journal.count())
 
-        if journal is not None:
-            self.reporter.advance(journal.count())
+        before = journal.count() if journal is not None else 0
+        if before:
+            self.run.update(resumed=self.run.record["resumed"] + 1)
+        self.reporter.advance(before)
         watcher = threading.Thread(target=poll, daemon=True)
         watcher.start()
         try:

@@ -7,7 +7,7 @@ are in flight and how many blocks a task owns.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dcf.errors import BudgetError, UsageError
@@ -90,10 +90,6 @@ class Plan:
         """The most tasks that a pass is cut into."""
         return TASKS_PER_WORKER * self.workers
 
-    def with_resources(self, memory: int, workers: int) -> Plan:
-        """Return the same work with another budget and another number of workers."""
-        return replace(self, memory=memory, workers=workers)
-
     def record(self) -> dict[str, Any]:
         """Return the plan as JSON."""
         return asdict(self)
@@ -105,8 +101,8 @@ def blocks_of(rows: int, block_rows: int) -> tuple[Block, ...]:
     return tuple(Block(i, start, min(start + block_rows, rows)) for i, start in enumerate(starts))
 
 
-def make_plan(layout: Layout, settings: Settings, memory: int, workers: int) -> Plan:
-    """Plan a run, or refuse it.
+def make_plan(layout: Layout, settings: Settings, memory: int, workers: int, threads: int = 1) -> Plan:
+    """Plan a run of `workers` tasks at once, `threads` of them in a process, or refuse it.
 
     Raises `UsageError` where rank or sketch size make no sense for the shape, `BudgetError`
     where the predicted peak of a worker or of the driver exceeds `memory` bytes.
@@ -147,24 +143,30 @@ def make_plan(layout: Layout, settings: Settings, memory: int, workers: int) -> 
     in_flight_bytes = 2 * (min(stripe_rows, rows) * row_bytes if layout.shards else chunk_bytes)
     tile_bytes = tile_rows * width * computed
     factor_bytes = refine_block_rows * settings.rank * computed
-    peaks = {
-        "sketch": stripe_bytes + 4 * tile_bytes + (depth + 5) * sketch_bytes + 3 * sample_bytes,
-        "refine": stripe_bytes + 8 * tile_bytes + 4 * factor_bytes + (depth + 6) * sums_bytes,
+    stages: dict[str, dict[str, int]] = {
+        "sketch": {
+            "data": stripe_bytes + 4 * tile_bytes,
+            "sketch": (depth + 5) * sketch_bytes + 3 * sample_bytes,
+        },
+        "refine": {
+            "data": stripe_bytes + 8 * tile_bytes,
+            "factors": 4 * factor_bytes + (depth + 6) * sums_bytes,
+        },
     }
     if method == "factorize-recover":
-        peaks["recover"] = rows * (16 * settings.nnz_per_column + 64)
+        stages["recover"] = {"column": rows * (16 * settings.nnz_per_column + 64)}
     if method == "full":
-        del peaks["sketch"]
-        full_bytes = rows * width * computed + 64 * rows * settings.rank + stripe_bytes + in_flight_bytes
-        driver = DRIVER_BASE + full_bytes + 32 * MIB
+        del stages["sketch"]
+        dense = rows * width * computed + 64 * rows * settings.rank + stripe_bytes + in_flight_bytes
+        driver = DRIVER_BASE + dense + 32 * MIB
     else:
         driver = DRIVER_BASE + 2 * sketch_bytes + 8 * width * (2 * d + 3 * s + 8 * settings.rank)
-    fixed = WORKER_BASE + max(peaks.values())
+    largest = max(stages, key=lambda stage: sum(stages[stage].values()))
+    task = sum(stages[largest].values())
     chunks_of_stripe = -(-width // layout.chunks[1 - axis]) * -(-stripe_rows // chunk_rows)
-    spare = (memory - fixed) // in_flight_bytes
+    spare = ((memory - WORKER_BASE) // threads - task) // in_flight_bytes
     in_flight = max(1, min(MOST_CHUNKS_IN_FLIGHT, spare, chunks_of_stripe))
-    worker = fixed + in_flight * in_flight_bytes
-    largest = max(peaks, key=lambda stage: peaks[stage])
+    worker = WORKER_BASE + threads * (task + in_flight * in_flight_bytes)
     passes = 1 + settings.refine
     plan = Plan(
         method=method,
@@ -193,7 +195,7 @@ def make_plan(layout: Layout, settings: Settings, memory: int, workers: int) -> 
         memory=memory,
         workers=workers,
     )
-    _refuse_what_does_not_fit(plan, layout, largest, stripe_bytes + in_flight_bytes, sketch_bytes)
+    _refuse_what_does_not_fit(plan, layout, largest, stages[largest])
     return plan
 
 
@@ -225,31 +227,30 @@ def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int)
     return min(-(-block // stored_rows) * stored_rows, -(-rows // stored_rows) * stored_rows)
 
 
-def _refuse_what_does_not_fit(
-    plan: Plan, layout: Layout, largest: str, stripe_bytes: int, sketch_bytes: int
-) -> None:
+def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dict[str, int]) -> None:
     def mib(size: int) -> str:
         return f"{-(-size // MIB)}MiB"
 
+    def refuse(who: str, need: int, advice: str) -> None:
+        raise BudgetError(
+            f"{who} needs {mib(need)}, --memory allows {mib(plan.memory)}:"
+            f" raise --memory to {mib(need)}{advice}."
+        )
+
+    sketch = plan.sketch_size or plan.sample_size
     if plan.worker_bytes > plan.memory:
-        if largest == "recover":
-            advice = "use --method rows"
-        elif stripe_bytes >= sketch_bytes:
-            advice = (
-                f"or store the data in smaller chunks (a row of chunks over the full width,"
-                f" {layout.chunks} at a time along axis {plan.axis}, takes {mib(stripe_bytes)})"
-                f", or try --axis {1 - plan.axis}"
-            )
-        else:
-            advice = f"or lower --sketch-size (now {plan.sketch_size or plan.sample_size})"
-        raise BudgetError(
-            f"The {largest} stage needs {mib(plan.worker_bytes)} a worker, --memory allows"
-            f" {mib(plan.memory)}: raise --memory to {mib(plan.worker_bytes)}, {advice}."
-        )
+        advice = {
+            "data": f", store the data in smaller chunks (now {layout.chunks[0]} x {layout.chunks[1]}, read"
+            f" in rows of chunks over the full width), or try --axis {1 - plan.axis}",
+            "sketch": f", or lower --sketch-size (now {sketch})",
+            "factors": ", or lower --rank",
+            "column": ", or use --method rows",
+        }[max(parts, key=lambda part: parts[part])]
+        if plan.memory < WORKER_BASE:
+            advice = f" (a worker process alone takes {mib(WORKER_BASE)})"
+        refuse(f"A worker in the {stage} stage", plan.worker_bytes, advice)
     if plan.driver_bytes > plan.memory:
-        size = plan.sketch_size or plan.sample_size
-        advice = "use --method rows" if plan.method == "full" else f"lower --sketch-size (now {size})"
-        raise BudgetError(
-            f"The driver needs {mib(plan.driver_bytes)} for method {plan.method}, --memory allows"
-            f" {mib(plan.memory)}: raise --memory to {mib(plan.driver_bytes)}, or {advice}."
+        advice = (
+            ", or use --method rows" if plan.method == "full" else f", or lower --sketch-size (now {sketch})"
         )
+        refuse(f"The driver of method {plan.method}", plan.driver_bytes, advice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -101,6 +102,9 @@ class Workers(Protocol):
 
     def peaks(self) -> dict[str, int]:
         """Return the peak resident bytes of each worker process so far, by name."""
+
+    def driver_peak(self) -> int:
+        """Return the peak resident bytes of this process so far."""
 
 
 class Reporter(Protocol):
@@ -273,6 +277,22 @@ class Layout:
     dtype: str
     """NumPy name of the stored numbers"""
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Layout:
+        """Return the layout that a run recorded of its source."""
+        shards = record["shards"]
+        return cls(
+            (record["shape"][0], record["shape"][1]),
+            (record["chunks"][0], record["chunks"][1]),
+            (shards[0], shards[1]) if shards else None,
+            np.dtype(record["dtype"]).newbyteorder("=").name,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded matrix."""
+        return self.shape[0] * self.shape[1] * self.itemsize
+
     @property
     def itemsize(self) -> int:
         """Bytes of a stored number."""
@@ -282,6 +302,20 @@ class Layout:
     def compute_dtype(self) -> str:
         """float64 for float64 data, float32 for all other: the dtype of tiles and factors."""
         return "float64" if np.dtype(self.dtype) == np.float64 else "float32"
+
+
+_WHOLE = ("rank", "sketch_size", "nnz_per_column", "restarts", "max_iter", "seed")
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number of any integer type as an int."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        option = "--" + name.replace("_", "-")
+        raise UsageError(f"{option} is {value!r}; it must be a whole number.") from None
 
 
 METHODS = ("auto", "factorize-recover", "rows", "full")
@@ -326,11 +360,11 @@ class Settings:
             ("--seed", self.seed, 0),
             ("--sketch-size", 1 if self.sketch_size is None else self.sketch_size, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if value < least:
                 raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} on.")
         if self.seed >= 2**63:
             raise UsageError(f"--seed is {self.seed}; it must lie below 2**63.")
-        if not 0 <= self.tol < 1:
+        if not isinstance(self.tol, float | int) or not 0 <= self.tol < 1:
             raise UsageError(f"--tol is {self.tol}; it must lie in [0, 1).")
         for name, word, allowed in (
             ("--method", self.method, METHODS),
@@ -346,10 +380,19 @@ class Settings:
             )
 
     @classmethod
-    def of(cls, *, refine: int | None = None, method: str = "auto", **others: Any) -> Settings:
-        """Return settings with the default number of passes of the method: 0 for `full`, else 1."""
+    def of(
+        cls, *, refine: int | None = None, method: str = "auto", tol: float | None = None, **others: Any
+    ) -> Settings:
+        """Return settings with the defaults of the method.
+
+        One exact pass, none for `full`; a tolerance of 1e-4, and 1e-9 where W is to be recovered from
+        the sketch, which needs every digit.
+        """
         passes = (0 if method == "full" else 1) if refine is None else refine
-        return cls(refine=passes, method=method, **others)
+        recovers = method == "factorize-recover" or (method == "auto" and passes == 0)
+        tolerance = (1e-9 if recovers else 1e-4) if tol is None else tol
+        numbers = {k: _whole(k, v) for k, v in others.items() if k in _WHOLE and v is not None}
+        return cls(refine=_whole("refine", passes), method=method, tol=tolerance, **{**others, **numbers})
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON."""

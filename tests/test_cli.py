@@ -272,3 +272,20 @@ def test_demo(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("ok    ") == 4
     assert Path(tmp_path / "demo" / "factors.zarr").exists()
+
+
+def test_inspect_of_a_run_that_is_not_finished(source, out):
+    zarr.open_array(source, mode="r+")[700, 33] = np.nan
+    dcf("nmf", source, out, "--rank", 4, expect=3)
+    assert f"dcf nmf {source} {out} --rank 4" in dcf("inspect", out)[0]
+
+
+def test_stages_from_another_directory_and_within_their_budget(source, out, tmp_path, monkeypatch, conforms):
+    monkeypatch.chdir(tmp_path)
+    dcf("sketch", source.name, out.name, "--rank", 4)
+    monkeypatch.chdir("/")
+    dcf("factorize", out)
+    dcf("recover", out)
+    assert "--memory allows 10MiB" in dcf("refine", out, "--memory", "10MiB", expect=4)[1]
+    dcf("refine", out)
+    conforms(out, source)

@@ -103,7 +103,7 @@ def test_absent_chunks_are_counted(tmp_path, nmf):
     store(tmp_path / "a.zarr", m)  # Zarr does not store a chunk of zeros
     result = nmf(tmp_path / "a.zarr")
     assert result.attributes["missing_chunks"] == 1
-    with pytest.raises(SourceError, match="lacks 1 chunks"):
+    with pytest.raises(SourceError, match="lacks the chunk c/1/1"):
         dcf.nmf(tmp_path / "a.zarr", rank=3, missing_chunks="error")
 
 

@@ -30,7 +30,7 @@ from dcf.errors import DcfError
 from dcf.storage.run import RunGroup
 from dcf.storage.source import describe, open_source
 
-NEXT = {"sketch": "factorize", "factorize": "recover", "recover": "refine"}
+NEXT = {"sketch": "factorize", "factorize": "recover", "recover": "refine", "refine": "refine"}
 
 
 class Terminated(KeyboardInterrupt):
@@ -58,6 +58,9 @@ def _show(run: RunGroup, as_json: bool) -> None:
         click.echo(json.dumps(record, indent=2))
     elif record["stage"] == "done":
         _say(summary_lines(record, run.url))
+    elif record["stage"] == "created":
+        click.echo("the sketch pass is not finished; the command that began this run resumes it:")
+        click.echo(record["command"])
     else:
         following = NEXT[record["stage"]]
         click.echo(f"stage {record['stage']} is done; next: dcf {following} {shlex.quote(run.url)}")

@@ -47,9 +47,7 @@ settings_options = _together(
     click.option(
         "--tol",
         type=float,
-        default=1e-4,
-        show_default=True,
-        help="KKT ratio at which the factorization ends.",
+        help="KKT ratio at which the factorization ends. [default: 1e-4; 1e-9 for factorize-recover]",
     ),
     click.option(
         "--max-iter", type=int, default=2000, show_default=True, help="Most sweeps of the factorization."

@@ -32,8 +32,15 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
     sketches = [
         f"one-sided sketch of {plan.sketch_size} rows" if plan.sketch_size else "",
         f"sample of {plan.sample_size} rows" if plan.sample_size else "",
-        f"probe of {plan.probe_size} rows",
+        f"probe of {plan.probe_size} rows"
+        if plan.method != "full"
+        else "none: the matrix itself is factorized",
     ]
+    blocks = []
+    if plan.method != "full":
+        blocks.append(f"{len(plan.sketch_blocks)} of {plan.sketch_block_rows} rows in the sketch pass")
+    if plan.passes > 1:
+        blocks.append(f"{len(plan.refine_blocks)} of {plan.refine_block_rows} rows in a refine pass")
     stages = ", ".join(f"{stage} {count}" for stage, count in plan.tasks.items() if count)
     return [
         f"source       {n} x {m} {source['dtype']}, {gigabytes(size)} decoded",
@@ -42,8 +49,7 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
         f"method       {plan.method}, rank {plan.rank}, axis {plan.axis} compressed",
         f"sketches     {', '.join(s for s in sketches if s)}",
         f"passes       {plan.passes}, {gigabytes(plan.bytes_to_read)} to decode",
-        f"blocks       {len(plan.sketch_blocks)} of {plan.sketch_block_rows} rows in the sketch pass,"
-        f" {len(plan.refine_blocks)} of {plan.refine_block_rows} in a refine pass",
+        f"blocks       {', '.join(blocks) or 'none'}",
         f"tasks        {stages or 'none'} ({plan.workers} workers)",
         f"memory       {mebibytes(plan.worker_bytes)} a worker, {mebibytes(plan.driver_bytes)} the driver,"
         f" of {mebibytes(plan.memory)} allowed; {plan.chunks_in_flight} chunks in flight",

@@ -1,7 +1,7 @@
 """Starts for H: NNDSVD and random mixtures of rows."""
 
 import numpy as np
-from scipy.sparse.linalg import svds
+from scipy.linalg import eigh
 
 from dcf.types import Float64, Real
 
@@ -14,19 +14,31 @@ def nndsvd(m: Real, rank: int) -> Float64:
     """
     if not m.any():
         return np.ones((rank, m.shape[1]))
-    if rank < min(m.shape):
-        start = np.ones(min(m.shape))
-        u, s, vt = svds(m.astype(np.float64, copy=False), k=rank, v0=start, solver="arpack")
-        u, s, vt = u[:, ::-1], s[::-1], vt[::-1]
-    else:
-        u, s, vt = np.linalg.svd(m.astype(np.float64, copy=False), full_matrices=False)
+    u, vt = _leading_singular_vectors(m.astype(np.float64, copy=False), min(rank, *m.shape))
     h = np.zeros((rank, m.shape[1]))
-    for k in range(min(rank, len(s))):
+    for k in range(len(vt)):
         positive = np.maximum(u[:, k], 0), np.maximum(vt[k], 0)
         negative = np.maximum(-u[:, k], 0), np.maximum(-vt[k], 0)
         strengths = [np.linalg.norm(a) * np.linalg.norm(b) for a, b in (positive, negative)]
         h[k] = (positive, negative)[int(strengths[1] > strengths[0])][1]
     return h
+
+
+def _leading_singular_vectors(m: Float64, count: int) -> tuple[Float64, Float64]:
+    """Return the leading left (n, count) and right (count, m) singular vectors.
+
+    From the smaller Gram matrix, densely: ARPACK restarts at random on rank-deficient data, which
+    would cost the run its bits.
+    """
+    wide = m.shape[0] <= m.shape[1]
+    gram = m @ m.T if wide else m.T @ m
+    size = len(gram)
+    _, vectors = eigh(gram, subset_by_index=(size - count, size - 1))
+    vectors = vectors[:, ::-1]
+    others = m.T @ vectors if wide else m @ vectors
+    norms = np.linalg.norm(others, axis=0)
+    others = np.divide(others, norms, out=np.zeros_like(others), where=norms > 0)
+    return (vectors, others.T) if wide else (others, vectors.T)
 
 
 def random_rows(m: Real, rank: int, seed: int, restart: int) -> Float64:

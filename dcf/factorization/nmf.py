@@ -107,10 +107,8 @@ class HalsNMF:
         starts = [nndsvd(trial, self.rank)]
         starts += [random_rows(trial, self.rank, self.seed, i) for i in range(self.restarts)]
         trials = [_Pair(trial, start) for start in starts]
-        for pair in trials:
-            sweep_until(pair.sweep, self.tol, _TRIAL_SWEEPS)
+        used = max(sweep_until(pair.sweep, self.tol, _TRIAL_SWEEPS)[1] for pair in trials)
         best = _Pair(m, min(trials, key=_Pair.objective).components)
-        used = _TRIAL_SWEEPS
         for weight in self.penalties:
             scale = float(best._weights_problem()[0].max(initial=0.0))
             used += sweep_until(lambda: best.sweep(weight * scale), self.tol, _CONTINUATION_SWEEPS)[1]  # noqa: B023

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from dask.delayed import delayed
 
-from dcf.solvers.threads import single_blas_thread
+from dcf.solvers.shared import single_blas_thread
 from dcf.types import ColumnSolution, Float64, Index, Journal, Projection, Status
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from dask.delayed import delayed
 
 from dcf.solvers.gram_nnls import gram_nnls, nonnegative_solve
 from dcf.solvers.reduction import fold, subtree_size
+from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
-from dcf.solvers.threads import single_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

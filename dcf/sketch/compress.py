@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.delayed import delayed
 
-from dcf.errors import SourceError
+from dcf.errors import EntryError, SourceError
 from dcf.sketch.kernels import count_zeros
 from dcf.sketch.rows import RowSample, RowSampler
 from dcf.solvers.reduction import fold, subtree_size
+from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
-from dcf.solvers.threads import single_blas_thread
 from dcf.types import Block, BlockSource, Float64, Journal, Projection, Real, Statistics
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class SketchRecipe:
     """of the tiles and the sampled rows: float32 or float64"""
     negatives_allowed: bool
     """whether an entry below zero is data or an error"""
+    absence_allowed: bool = True
+    """whether an absent chunk is data (the fill value) or an error"""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> S
             recipe.projection.accumulate(tile, start, sketch.compressed)
         if recipe.sample_capacity:
             sampler.offer(tile, norms, start)
+    if absent and not recipe.absence_allowed:
+        raise SourceError(
+            f"SOURCE lacks the chunk {min(absent)} (and {len(absent) - 1} more of the same rows), which would"
+            " read as its fill value; restore it, or use --missing-chunks report if it is meant to be empty."
+        )
     statistics = Statistics(
         squared_norm,
         minimum,
@@ -138,19 +145,19 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> S
 
 
 def refuse_bad_entry(source: BlockSource, recipe: SketchRecipe, tile: Real, start: int) -> None:
-    """Raise `SourceError` for the first entry of `tile` that cannot be factorized."""
+    """Raise `EntryError` for the first entry of `tile` that cannot be factorized."""
     finite = np.isfinite(tile)
     good = finite if recipe.negatives_allowed else finite & ~(tile < 0.0)
     if good.all():
-        raise SourceError(
+        raise EntryError(
             f"The squares of the rows at {source.position(start, 0)} overflow float64; divide the data by"
             f" their largest entry ({float(np.abs(tile).max()):.3g}) first."
         )
     row, column = (int(i) for i in np.argwhere(~good)[0])
     where, entry = source.position(start + row, column), float(tile[row, column])
     if np.isnan(entry) or np.isinf(entry):
-        raise SourceError(f"The entry at {where} is {entry}; NMF needs finite data. Clean it and run again.")
-    raise SourceError(
+        raise EntryError(f"The entry at {where} is {entry}; NMF needs finite data. Clean it and run again.")
+    raise EntryError(
         f"The entry at {where} is {entry:.6g}, below zero; NMF needs nonnegative data. Use --negatives allow"
         " to fit it as it is (the factors stay nonnegative), or shift the data first."
     )

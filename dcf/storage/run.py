@@ -7,7 +7,6 @@ array is protected by crc32c.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -112,13 +111,14 @@ class RunGroup:
             if not overwrite:
                 _refuse_other_identity(out, found, record)
                 return cls(group, out)
-        elif Path(out).exists() and "://" not in out:
-            if any(Path(out).iterdir()) if Path(out).is_dir() else True:
-                raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
+        elif "://" not in out and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+            raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
         try:
-            if overwrite and Path(out).is_dir():
-                shutil.rmtree(out)
-            group = zarr.open_group(out, mode="w", zarr_format=3, attributes={"dcf": record})
+            # Mode "a" deletes nothing; what an older run left goes member by member.
+            group = zarr.open_group(out, mode="a", zarr_format=3)
+            for name in list(group):
+                del group[name]
+            group.attrs["dcf"] = record
         except OSError as error:
             raise RunError(f"OUT {out} cannot be written: {error}.") from error
         return cls(group, out)
@@ -156,6 +156,16 @@ class RunGroup:
         if name not in self.group:
             raise UsageError(f"OUT {self.url} holds no {name} yet; run the stage that makes it first.")
         return self.group[name]
+
+    def complete(self, name: str) -> Any:
+        """Return an array of which every chunk is there: an absent one would read as zeros.
+
+        Raises `RunError` where one is not.
+        """
+        array = self.get(name)
+        if array.nchunks_initialized < array.nchunks:
+            raise RunError(f"OUT {self.url} has lost chunks of its {name}; run it again with --overwrite.")
+        return array
 
     def has(self, name: str) -> bool:
         """Return whether the run holds this array or group."""

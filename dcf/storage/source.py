@@ -16,14 +16,22 @@ from zarr.errors import BaseZarrError
 from zarr.storage import WrapperStore
 
 from dcf.errors import SourceError, UsageError
+from dcf.solvers.shared import SharedSetting
 from dcf.types import Layout, Real
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
 
+def _set_chunks_in_flight(count: int) -> Callable[[], None]:
+    before = zarr.config.get("async.concurrency")
+    zarr.config.set({"async.concurrency": count})
+    return lambda: zarr.config.set({"async.concurrency": before}) and None
+
+
+_CHUNKS_IN_FLIGHT = SharedSetting(_set_chunks_in_flight)
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
@@ -160,7 +168,7 @@ class ArraySource:
         rows, whole = slice(start, stop), slice(None)
         selection = (rows, whole) if self.axis == 0 else (whole, rows)
         try:
-            with zarr.config.set({"async.concurrency": self.chunks_in_flight}):
+            with _CHUNKS_IN_FLIGHT.held(self.chunks_in_flight):
                 array.get_basic_selection(selection, out=cpu.NDBuffer.from_numpy_array(part))
         except Exception as error:
             self._blame(start, stop, error)

@@ -1,0 +1,43 @@
+"""Settings of a whole process, held while any of its tasks needs them."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+
+class SharedSetting:
+    """A setting that the first task in makes and the last one out undoes.
+
+    Tasks that share a process overlap: each restoring what it found would leave the setting to
+    chance. `make` sets it and returns what undoes it.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], Any]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._undo: Callable[[], Any] = lambda: None
+
+    @contextmanager
+    def held(self, *values: Any) -> Iterator[None]:
+        """Hold the setting; the values of the first task in count."""
+        with self._lock:
+            if self._inside == 0:
+                self._undo = self._make(*values)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._undo()
+
+
+# Dask's workers are the parallelism, and sums split over a varying number of BLAS threads would
+# change their bits.
+_single_thread = SharedSetting(lambda: threadpool_limits(1, user_api="blas").restore_original_limits)
+single_blas_thread = _single_thread.held
