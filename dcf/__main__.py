@@ -1,6 +1,6 @@
 """``python -m dcf`` is the command line."""
 
-from dcf.cli.main import main
+from dcf.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

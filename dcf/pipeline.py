@@ -149,6 +149,7 @@ class Pipeline:
             tol=settings.tol,
             max_iter=settings.max_iter,
             seed=settings.seed,
+            threads=self.workers.count,
             penalties=CONTINUATION if sparsest else (),
         )
         m = self.run.complete("stages/compressed" if sparsest else "stages/sample")[:]
@@ -252,7 +253,14 @@ class Pipeline:
             sketch = compression.compress_block(dense, recipe, whole)
         self._record_pass(1, sketch.statistics)
         settings = self.settings
-        solver = HalsNMF(plan.rank, settings.restarts, settings.tol, settings.max_iter, settings.seed)
+        solver = HalsNMF(
+            plan.rank,
+            settings.restarts,
+            settings.tol,
+            settings.max_iter,
+            settings.seed,
+            threads=self.workers.count,
+        )
         with self._stage("factorize"):
             result = solver.factorize(dense.entries)
         self._keep_factorization(result)

@@ -17,7 +17,7 @@ from dcf.types import Block, Layout, Settings
 MIB = 2**20
 TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its products
 STRIPE_BYTES = 16 * MIB  # enough to hide the cost of a read call behind its decoding
-BLOCK_BYTES = 32 * MIB  # least work of a block, so that its journal entry costs nothing
+BLOCK_BYTES = 64 * MIB  # least work of a block, so that its journal entry costs nothing
 MOST_BLOCKS = 4096
 READ_PER_JOURNAL_BYTE = 20
 TASKS_PER_WORKER = 20

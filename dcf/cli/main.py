@@ -214,3 +214,19 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
+
+
+def run() -> NoReturn:
+    """Be the process ``dcf``: `main`, then leave at once.
+
+    Everything is closed by then; taking numba and a hundred modules apart would cost the user half a
+    second more.
+    """
+    try:
+        main()
+        code = 0
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -9,6 +9,7 @@ Sharan et al. 2019 speaks of: plain NMF of a sketch is not unique when H has no 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -94,6 +95,8 @@ class HalsNMF:
     """most sweeps of the best start"""
     seed: int = 0
     """of the random starts"""
+    threads: int = 1
+    """starts that are tried at once; the result does not depend on it"""
     penalties: tuple[float, ...] = ()
     """ℓ1 weights on W, in units of the largest entry of M Hᵀ, each held for up to 150 sweeps
     before the sweeps without"""
@@ -107,7 +110,9 @@ class HalsNMF:
         starts = [nndsvd(trial, self.rank)]
         starts += [random_rows(trial, self.rank, self.seed, i) for i in range(self.restarts)]
         trials = [_Pair(trial, start) for start in starts]
-        used = max(sweep_until(pair.sweep, self.tol, _TRIAL_SWEEPS)[1] for pair in trials)
+        with ThreadPoolExecutor(self.threads) as pool:  # the kernels and BLAS leave the GIL
+            ended = pool.map(lambda pair: sweep_until(pair.sweep, self.tol, _TRIAL_SWEEPS), trials)
+            used = max(n_iter for _, n_iter, _ in ended)
         best = _Pair(m, min(trials, key=_Pair.objective).components)
         for weight in self.penalties:
             scale = float(best._weights_problem()[0].max(initial=0.0))
