@@ -1,6 +1,7 @@
 # make demo and make test work on a fresh machine with Python >= 3.11 and nothing else.
 PYTHON ?= python3
 VENV ?= .venv
+PYTEST ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
 
@@ -10,7 +11,7 @@ demo: $(VENV)/.core
 	$(BIN)/dcf demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -36,4 +37,4 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml tests/constraints.txt
 	touch $@ $(VENV)/.core
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache build *.egg-info

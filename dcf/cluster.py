@@ -43,6 +43,7 @@ CONFIG = {
     "distributed.worker.memory.terminate": False,
     "distributed.deploy.lost-worker-timeout": "1 hour",
     "distributed.admin.tick.limit": "1 hour",
+    "distributed.worker.preload": ["dcf.leave"],
 }
 
 

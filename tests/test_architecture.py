@@ -11,6 +11,7 @@ ROOMS = ("sketch", "factorization", "recovery", "refinement")
 # Lower number: nearer the ground. A file imports its own floor (same room) or a lower one.
 FLOORS = {
     "errors": 0,
+    "leave": 0,
     "types": 1,
     "solvers": 2,
     **dict.fromkeys([*ROOMS, "storage", "plan", "metrics"], 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -14,7 +15,6 @@ import click
 from rich.console import Console
 
 from dcf.api import plan_run, run_source, run_stage
-from dcf.cli.demo import demo
 from dcf.cli.options import (
     json_option,
     memory_option,
@@ -37,7 +37,22 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, taken the way Ctrl-C is."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Verbs(click.Group):
+    """The verbs; `demo` is imported when it is asked for, since it brings half of SciPy along."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all verbs."""
+        return sorted([*super().list_commands(ctx), "demo"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the verb of this name."""
+        if cmd_name == "demo":
+            command: click.Command = importlib.import_module("dcf.cli.demo").demo
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="dcf")
 def app() -> None:
     """Factorize matrices larger than memory, out of chunked Zarr arrays.
@@ -180,9 +195,6 @@ def inspect(out: str, as_json: bool) -> None:
     if not as_json and run.record["stage"] == "done":
         click.echo()
         _say(component_lines(run.record))
-
-
-app.add_command(demo)
 
 
 def _terminate(*_: object) -> NoReturn:

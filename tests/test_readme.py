@@ -1,0 +1,29 @@
+"""The README's commands, as they are written."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_quickstart_runs_as_written(tmp_path, conforms):
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    assert len(code.splitlines()) <= 20
+    run = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "(20000, 5) (5, 300)" in done.stdout
+    assert "The error is exact" in done.stdout
+    conforms(tmp_path / "factors.zarr", tmp_path / "counts.zarr")
+    shell = re.search(r"The same from the shell:\n\n```\n(.*?)```", README, re.DOTALL).group(1)
+    for line in shell.splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[0] == "dcf"
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    conforms(tmp_path / "factors-cli.zarr", tmp_path / "counts.zarr")
