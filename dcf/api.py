@@ -17,7 +17,7 @@ import dask.utils
 import numpy as np
 import zarr
 
-from dcf.cluster import connect, worker_count
+from dcf.cluster import connect, placement
 from dcf.errors import BudgetError, UsageError
 from dcf.pipeline import STAGES, Pipeline, tidy
 from dcf.plan import MIB, Plan, make_plan
@@ -90,11 +90,11 @@ def _fitting_plan(layout: Layout, settings: Settings, memory: int, workers: int 
     """
     small = layout.nbytes <= SMALL_SOURCE_BYTES or settings.method == "full"
     try:
-        return make_plan(layout, settings, memory, *worker_count(workers, small)), small
+        return make_plan(layout, settings, memory, *placement(workers, small)), small
     except BudgetError:
         if not small:
             raise
-    return make_plan(layout, settings, memory, *worker_count(workers, False)), False
+    return make_plan(layout, settings, memory, *placement(workers, False)), False
 
 
 def run_source(

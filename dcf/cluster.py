@@ -119,19 +119,21 @@ def _present_client() -> Client | None:
     return present
 
 
-def worker_count(asked: int | None, small: bool) -> tuple[int, int]:
-    """Return how many tasks will run at once, and how many of them in one process.
+def placement(asked: int | None, small: bool) -> tuple[int, int, bool]:
+    """Return how many tasks run at once, how many of them in one process, and whether in this one.
 
     The present client's threads; else the workers asked for, or one a core: threads of this
     process where `dask.config` says so or the data are small, processes otherwise.
     """
     client = _present_client()
     if client is not None:
-        threads = [int(w["nthreads"]) for w in client.scheduler_info(n_workers=-1)["workers"].values()]
-        return max(1, sum(threads)), max([1, *threads])
+        each = [int(w["nthreads"]) for w in client.scheduler_info(n_workers=-1)["workers"].values()]
+        return max(1, sum(each)), max([1, *each]), False
     if asked is None:
         asked = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return asked, asked if small or _scheduler() == "threads" else 1
+    scheduler = _scheduler()
+    threads = asked if scheduler == "threads" or (small and scheduler is None) else 1
+    return asked, threads, small or scheduler is not None
 
 
 def _scheduler() -> str | None:

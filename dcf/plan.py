@@ -101,9 +101,17 @@ def blocks_of(rows: int, block_rows: int) -> tuple[Block, ...]:
     return tuple(Block(i, start, min(start + block_rows, rows)) for i, start in enumerate(starts))
 
 
-def make_plan(layout: Layout, settings: Settings, memory: int, workers: int, threads: int = 1) -> Plan:
+def make_plan(
+    layout: Layout,
+    settings: Settings,
+    memory: int,
+    workers: int,
+    threads: int = 1,
+    in_driver: bool = False,
+) -> Plan:
     """Plan a run of `workers` tasks at once, `threads` of them in a process, or refuse it.
 
+    `in_driver` says that they are threads of the driver, whose memory is then one with theirs.
     Raises `UsageError` where rank or sketch size make no sense for the shape, `BudgetError`
     where the predicted peak of a worker or of the driver exceeds `memory` bytes.
     """
@@ -164,9 +172,12 @@ def make_plan(layout: Layout, settings: Settings, memory: int, workers: int, thr
     largest = max(stages, key=lambda stage: sum(stages[stage].values()))
     task = sum(stages[largest].values())
     chunks_of_stripe = -(-width // layout.chunks[1 - axis]) * -(-stripe_rows // chunk_rows)
-    spare = ((memory - WORKER_BASE) // threads - task) // in_flight_bytes
+    base = driver if in_driver else WORKER_BASE
+    spare = ((memory - base) // threads - task) // in_flight_bytes
     in_flight = max(1, min(MOST_CHUNKS_IN_FLIGHT, spare, chunks_of_stripe))
-    worker = WORKER_BASE + threads * (task + in_flight * in_flight_bytes)
+    worker = base + threads * (task + in_flight * in_flight_bytes)
+    if in_driver:
+        driver = worker
     passes = 1 + settings.refine
     plan = Plan(
         method=method,
