@@ -22,7 +22,7 @@ from dcf.types import FactorizationResult, Factors, Float64, Real
 
 _INNER_SWEEPS = 10
 _INNER_TOL = 1e-2
-_TRIAL_SWEEPS = 40
+_TRIAL_SWEEPS = 20
 _TRIAL_ROWS = 500
 _CONTINUATION_SWEEPS = 150
 

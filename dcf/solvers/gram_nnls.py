@@ -31,22 +31,29 @@ def descend_rows(a: Matrix, g: Matrix, x: Matrix, sweeps: int, tol: float) -> No
     tol : a row ends when a sweep lowers its objective by less than `tol` times the first one
     """
     n, r = x.shape
+    gradient = np.empty(r)
     for i in range(n):
+        for k in range(r):
+            if g[k, k] <= 0.0:
+                x[i, k] = 0.0
+        gradient[:] = -a[i]
+        for k in range(r):
+            if x[i, k] != 0.0:
+                gradient += x[i, k] * g[k]
         first = 0.0
         for sweep in range(sweeps):
             decrease = 0.0
             for k in range(r):
                 diagonal = g[k, k]
                 if diagonal <= 0.0:
-                    x[i, k] = 0.0
                     continue
-                gradient = -a[i, k]
-                for j in range(r):
-                    gradient += x[i, j] * g[k, j]
-                value = max(0.0, x[i, k] - gradient / diagonal)
+                value = max(0.0, x[i, k] - gradient[k] / diagonal)
                 step = value - x[i, k]
-                decrease += step * step * diagonal
-                x[i, k] = value
+                if step != 0.0:
+                    x[i, k] = value
+                    decrease += step * step * diagonal
+                    for j in range(r):
+                        gradient[j] += step * g[k, j]
             if sweep == 0:
                 first = decrease
             if decrease <= tol * first:
