@@ -10,8 +10,8 @@ from dcf.plan import MIB, Plan
 def gigabytes(size: float) -> str:
     """Return a number of bytes in kB, MB or GB (powers of ten)."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}" if size < 1000 * scale else f"{size / scale:.0f} {unit}"
+        if size >= 0.9995 * scale:  # three digits of the next unit below would round up to this one
+            return f"{size / scale:.3g} {unit}" if size < 999.5 * scale else f"{size / scale:.0f} {unit}"
     return f"{size:.0f} B"
 
 

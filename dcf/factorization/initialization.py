@@ -1,7 +1,6 @@
 """Starts for H: NNDSVD and random mixtures of rows."""
 
 import numpy as np
-from scipy.linalg import eigh
 
 from dcf.types import Float64, Real
 
@@ -32,9 +31,7 @@ def _leading_singular_vectors(m: Float64, count: int) -> tuple[Float64, Float64]
     """
     wide = m.shape[0] <= m.shape[1]
     gram = m @ m.T if wide else m.T @ m
-    size = len(gram)
-    _, vectors = eigh(gram, subset_by_index=(size - count, size - 1))
-    vectors = vectors[:, ::-1]
+    vectors = np.linalg.eigh(gram)[1][:, ::-1][:, :count]
     others = m.T @ vectors if wide else m @ vectors
     norms = np.linalg.norm(others, axis=0)
     others = np.divide(others, norms, out=np.zeros_like(others), where=norms > 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -105,7 +106,7 @@ class HalsNMF:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
         if len(m) == 0:  # a sample of all-zero data has no rows
             m = np.zeros((1, m.shape[1]))
-        step = max(1, len(m) // max(_TRIAL_ROWS, 10 * self.rank))
+        step = -(-len(m) // max(_TRIAL_ROWS, 10 * self.rank))
         trial = cast("Real", np.ascontiguousarray(m[::step]))
         starts = [nndsvd(trial, self.rank)]
         starts += [random_rows(trial, self.rank, self.seed, i) for i in range(self.restarts)]
@@ -116,7 +117,8 @@ class HalsNMF:
         best = _Pair(m, min(trials, key=_Pair.objective).components)
         for weight in self.penalties:
             scale = float(best._weights_problem()[0].max(initial=0.0))
-            used += sweep_until(lambda: best.sweep(weight * scale), self.tol, _CONTINUATION_SWEEPS)[1]  # noqa: B023
+            sweep = partial(best.sweep, weight * scale)
+            used += sweep_until(sweep, self.tol, _CONTINUATION_SWEEPS)[1]
         status, n_iter, ratio = sweep_until(best.sweep, self.tol, self.max_iter, floor=1e-6)
         return FactorizationResult(
             Factors(best.weights, best.components), status, used + n_iter, best.objective(), ratio
