@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
@@ -83,18 +84,4 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 def settings_of(options: dict[str, Any]) -> Settings:
     """Return the settings among a verb's options, checked."""
-    names = (
-        "rank",
-        "method",
-        "refine",
-        "axis",
-        "sketch_size",
-        "nnz_per_column",
-        "restarts",
-        "tol",
-        "max_iter",
-        "negatives",
-        "missing_chunks",
-        "seed",
-    )
-    return Settings.of(**{name: options[name] for name in names})
+    return Settings.of(**{field.name: options[field.name] for field in fields(Settings)})
