@@ -76,7 +76,7 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
         stages.append(f"{stage} {elapsed:.1f} s{speed}")
     peak = record["peak_memory"]
     return [
-        f"{n} x {m} = W ({n} x {plan['rank']}) H ({plan['rank']} x {m}), method {record['method']}:"
+        f"{n} x {m} ≈ W ({n} x {plan['rank']}) H ({plan['rank']} x {m}), method {record['method']}:"
         f" {record['reason']}",
         f"error        {error['value']:.6g} ({known})",
         f"passes       {record['passes']}, {gigabytes(record['bytes_read'])} decoded,"
