@@ -21,10 +21,11 @@ from dcf.cluster import connect, placement
 from dcf.errors import BudgetError, UsageError
 from dcf.pipeline import STAGES, Pipeline, tidy
 from dcf.plan import MIB, Plan, make_plan
+from dcf.settings import Settings
 from dcf.solvers.shared import single_blas_thread
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
-from dcf.types import Certificate, Decomposition, Layout, Reporter, Settings
+from dcf.types import Certificate, Decomposition, Layout, Reporter
 from dcf.warm import compile_kernels
 
 DEFAULT_MEMORY = "2GiB"

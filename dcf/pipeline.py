@@ -29,7 +29,6 @@ from dcf.types import (
     Journal,
     Reporter,
     RowStore,
-    Settings,
     Statistics,
     Workers,
 )
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dcf.plan import Plan
+    from dcf.settings import Settings
 
 STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
 # ℓ1 weights on the way to the sparsest factorization: fewer, sharper steps leave single columns at

@@ -8,11 +8,14 @@ are in flight and how many blocks a task owns.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dcf.errors import BudgetError, UsageError
 from dcf.solvers.reduction import subtree_size
-from dcf.types import Block, Layout, Settings
+from dcf.types import Block, Layout
+
+if TYPE_CHECKING:
+    from dcf.settings import Settings
 
 MIB = 2**20
 TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its products

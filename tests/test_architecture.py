@@ -13,6 +13,7 @@ FLOORS = {
     "errors": 0,
     "leave": 0,
     "types": 1,
+    "settings": 1,
     "solvers": 2,
     **dict.fromkeys([*ROOMS, "storage", "plan", "metrics"], 3),
     "certificate": 4,

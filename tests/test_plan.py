@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dcf.errors import BudgetError, UsageError
 from dcf.plan import make_plan
-from dcf.types import Layout, Settings
+from dcf.settings import Settings
+from dcf.types import Layout
 
 MIB = 2**20
 RESOURCES = {"memory", "workers", "chunks_in_flight", "worker_bytes", "driver_bytes", "tasks"}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from dcf.api import DEFAULT_MEMORY
-from dcf.types import METHODS, Settings
+from dcf.settings import METHODS, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

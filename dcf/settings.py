@@ -1,0 +1,105 @@
+"""What a user asks for, checked once."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from dcf.errors import UsageError
+
+_WHOLE = ("rank", "sketch_size", "nnz_per_column", "restarts", "max_iter", "seed")
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number of any integer type as an int."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        option = "--" + name.replace("_", "-")
+        raise UsageError(f"{option} is {value!r}; it must be a whole number.") from None
+
+
+METHODS = ("auto", "factorize-recover", "rows", "full")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run computes. Two runs with equal settings on one source give the same bits."""
+
+    rank: int
+    """r, the number of components"""
+    method: str = "auto"
+    """one of METHODS"""
+    refine: int = 1
+    """exact passes after the factorization"""
+    axis: str = "longest"
+    """the compressed axis of the source: longest, 0 or 1"""
+    sketch_size: int | None = None
+    """rows of the one-sided sketch or of the row sample; None lets the planner choose"""
+    nnz_per_column: int = 5
+    """p, ones per column of P"""
+    restarts: int = 4
+    """random starts besides the NNDSVD one"""
+    tol: float = 1e-4
+    """KKT ratio at which a factorization has converged"""
+    max_iter: int = 2000
+    """most sweeps of a factorization"""
+    negatives: str = "error"
+    """error or allow"""
+    missing_chunks: str = "report"
+    """report or error"""
+    seed: int = 0
+    """of every random number of the run"""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--rank", self.rank, 1),
+            ("--refine", self.refine, 0),
+            ("--nnz-per-column", self.nnz_per_column, 1),
+            ("--restarts", self.restarts, 0),
+            ("--max-iter", self.max_iter, 1),
+            ("--seed", self.seed, 0),
+            ("--sketch-size", 1 if self.sketch_size is None else self.sketch_size, 1),
+        ):
+            if value < least:
+                raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} on.")
+        if self.seed >= 2**63:
+            raise UsageError(f"--seed is {self.seed}; it must lie below 2**63.")
+        if not isinstance(self.tol, float | int) or not 0 <= self.tol < 1:
+            raise UsageError(f"--tol is {self.tol}; it must lie in [0, 1).")
+        for name, word, allowed in (
+            ("--method", self.method, METHODS),
+            ("--axis", self.axis, ("longest", "0", "1")),
+            ("--negatives", self.negatives, ("error", "allow")),
+            ("--missing-chunks", self.missing_chunks, ("report", "error")),
+        ):
+            if word not in allowed:
+                raise UsageError(f"{name} is {word!r}; it must be one of {', '.join(allowed)}.")
+        if self.method == "rows" and self.refine == 0:
+            raise UsageError(
+                "--method rows finds W in a refine pass; use --refine 1 or --method factorize-recover."
+            )
+
+    @classmethod
+    def of(
+        cls, *, refine: int | None = None, method: str = "auto", tol: float | None = None, **others: Any
+    ) -> Settings:
+        """Return settings with the defaults of the method.
+
+        One exact pass, none for `full`; a tolerance of 1e-4, and 1e-9 where W is to be recovered from
+        the sketch, which needs every digit.
+        """
+        passes = (0 if method == "full" else 1) if refine is None else refine
+        recovers = method == "factorize-recover" or (method == "auto" and passes == 0)
+        tolerance = (1e-9 if recovers else 1e-4) if tol is None else tol
+        numbers = {k: _whole(k, v) for k, v in others.items() if k in _WHOLE and v is not None}
+        return cls(refine=_whole("refine", passes), method=method, tol=tolerance, **{**others, **numbers})
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON."""
+        return asdict(self)
