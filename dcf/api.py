@@ -17,12 +17,15 @@ import dask.utils
 import numpy as np
 import zarr
 
+from dcf.certificate import BY_NAME
 from dcf.cluster import connect, placement
 from dcf.errors import BudgetError, UsageError
-from dcf.pipeline import STAGES, Pipeline, tidy
+from dcf.job import Job
+from dcf.pipeline import Pipeline
 from dcf.plan import MIB, Plan, make_plan
 from dcf.settings import Settings
 from dcf.solvers.shared import single_blas_thread
+from dcf.stages import STAGES, tidy
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import Certificate, Decomposition, Layout, Reporter
@@ -129,7 +132,9 @@ def run_source(
         "plan": plan.record(),
         "seed": settings.seed,
         "method": plan.method,
-        "reason": _reason(settings, plan),
+        "reason": "" if settings.method == "auto" else BY_NAME,
+        "candidates": {},
+        "evidence": {},
         "passes": 0,
         "bytes_read": 0,
         "missing_chunks": 0,
@@ -195,14 +200,6 @@ def refuse_overlap(source: str, out: str) -> None:
         raise UsageError(f"OUT {out} and SOURCE {source} lie inside one another; choose another OUT.")
 
 
-def _reason(settings: Settings, plan: Plan) -> str:
-    if settings.method != "auto":
-        return "asked for by name"
-    if plan.method == "rows":
-        return f"a sample of {plan.sample_size} rows finds H, and an exact pass then finds W"
-    return "without an exact pass, W can only be recovered from a one-sided sketch"
-
-
 def _carry(
     run: RunGroup,
     plan: Plan,
@@ -228,7 +225,8 @@ def _carry(
         compiled = pool.submit(compile_kernels, plan)
         with connect(plan.workers, in_process or last == "factorize") as workers:
             compiled.result()
-            Pipeline(run, plan, settings, source, workers, reporter or Silent()).run_until(last)
+            job = Job(run, plan, settings, source, workers, reporter or Silent())
+            Pipeline(job).run_until(last)
 
 
 def nmf(
@@ -259,13 +257,13 @@ def nmf(
     source : path or URL of a Zarr array, or a `zarr.Array`; (n, m), any real dtype
     rank : r, the number of components
     out : path of the run group; a temporary store where None
-    method : auto, rows, factorize-recover or full
+    method : auto, rows, range, factorize-recover or full
     refine : exact passes after the factorization; 1, or 0 for `full`, where None
     axis : the compressed axis: longest, 0 or 1
     sketch_size : rows of the one-sided sketch or of the row sample, whichever the method uses
     nnz_per_column : p, ones per column of the projection
     restarts : random starts of the factorization besides the NNDSVD one
-    tol : KKT ratio at which the factorization ends; 1e-4, or 1e-9 for factorize-recover, where None
+    tol : KKT ratio at which a factorization ends; 1e-4, or 1e-9 for factorize-recover, where None
     max_iter : most sweeps of the factorization
     negatives : error, or allow to fit negative entries as they are
     missing_chunks : report, or error to refuse absent chunks

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dcf.errors import BudgetError, UsageError
 from dcf.solvers.reduction import subtree_size
 from dcf.types import Block, Layout
@@ -26,6 +28,13 @@ READ_PER_JOURNAL_BYTE = 20
 TASKS_PER_WORKER = 20
 MOST_CHUNKS_IN_FLIGHT = 4
 PROBE_SIZE = 256
+SAMPLE_BYTES = 64 * MIB  # of a sample whose size is not asked for, if the rank allows
+HELD_OUT = 8  # one row kept out for so many fitted,
+LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
+RANGE_SHARE = 23  # Z takes no more than one part in so many of the data, or
+RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
+CORANGE_BYTES = 8 * MIB  # l as large as this lets it be, between 2q + 1 and 8q
+MOST_SWEEPS = 40
 # A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
 WORKER_BASE = 240 * MIB
 DRIVER_BASE = 320 * MIB
@@ -36,7 +45,7 @@ class Plan:
     """All the integers of a run: sizes in entries, memory and reading in bytes."""
 
     method: str
-    """the route to H: rows, factorize-recover or full"""
+    """the route to H; auto where the evidence of the first pass is to choose it"""
     axis: int
     """the compressed axis of the source"""
     rows: int
@@ -50,7 +59,15 @@ class Plan:
     sketch_size: int
     """d, rows of P; 0 where no one-sided sketch is taken"""
     sample_size: int
-    """s, rows of the sample; 0 where none is taken"""
+    """s, rows of the sample that is fitted; 0 where none is taken"""
+    held_out: int
+    """sampled rows kept out of the fit, on which candidates for H are compared"""
+    range_size: int
+    """q, columns of Z = M Ω; 0 where no range sketch is taken"""
+    corange_size: int
+    """l, rows of X = Ψ M; 0 where no range sketch is taken"""
+    most_sweeps: int
+    """most times that the factorization goes over Z, n q numbers each"""
     probe_size: int
     """t, rows of the probe"""
     stripe_rows: int
@@ -87,6 +104,11 @@ class Plan:
     def refine_blocks(self) -> tuple[Block, ...]:
         """The blocks of a refine pass, in order."""
         return blocks_of(self.rows, self.refine_block_rows)
+
+    @property
+    def range_bytes(self) -> int:
+        """Bytes of Z (n, q) in the run group."""
+        return self.rows * self.range_size * np.dtype(self.dtype).itemsize
 
     @property
     def most_tasks(self) -> int:
@@ -127,10 +149,9 @@ def make_plan(
             f"--rank is {settings.rank}, larger than min(n, m) = {min(rows, width)} of a"
             f" {layout.shape[0]} x {layout.shape[1]} source."
         )
-    method = "rows" if settings.method == "auto" else settings.method
-    if method == "rows" and settings.refine == 0:
-        method = "factorize-recover"
-    d, s = _sketch_sizes(method, rows, width, settings)
+    method = settings.method
+    d, s, held_out, q = _sketch_sizes(method, rows, width, layout, settings)
+    corange = max(2 * q + 1, min(8 * q, CORANGE_BYTES // (8 * width))) if q else 0
     computed = 8 if layout.compute_dtype == "float64" else 4
 
     row_bytes = width * layout.itemsize
@@ -139,15 +160,16 @@ def make_plan(
     stripe_rows = chunk_rows * max(1, STRIPE_BYTES // (chunk_rows * row_bytes))
     stripe_rows = min(stripe_rows, -(-rows // chunk_rows) * chunk_rows)
     tile_rows = max(8, TILE_BYTES // (width * computed))
-    sample_bytes = (s + 1) * (width * computed + 16) if s else 0
-    sketch_bytes = 8 * width * (PROBE_SIZE + d) + sample_bytes
+    sample_bytes = (s + held_out + 1) * (width * computed + 16) if s else 0
+    sketch_bytes = 8 * (width * (PROBE_SIZE + d + corange) + q * q) + sample_bytes
     sums_bytes = 8 * settings.rank * (width + settings.rank)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
     refine_block_rows = _block_rows(rows, row_bytes, stored_rows, sums_bytes)
 
     most_tasks = TASKS_PER_WORKER * workers
     sketch_blocks, refine_blocks = -(-rows // sketch_block_rows), -(-rows // refine_block_rows)
-    depth = (subtree_size(sketch_blocks, most_tasks) - 1).bit_length()
+    subtree = subtree_size(sketch_blocks, most_tasks)
+    depth, sketch_tasks = (subtree - 1).bit_length(), -(-sketch_blocks // subtree)
     stripe_bytes = min(stripe_rows, rows) * row_bytes * (1 if axis == 0 else 2)
     chunk_bytes = layout.itemsize * min(layout.chunks[0], layout.shape[0])
     chunk_bytes *= min(layout.chunks[1], layout.shape[1])
@@ -158,20 +180,25 @@ def make_plan(
         "sketch": {
             "data": stripe_bytes + 4 * tile_bytes,
             "sketch": (depth + 5) * sketch_bytes + 3 * sample_bytes,
+            "range": q * computed * (3 * sketch_block_rows + 2 * width),
         },
         "refine": {
             "data": stripe_bytes + 8 * tile_bytes,
             "factors": 4 * factor_bytes + (depth + 6) * sums_bytes,
         },
     }
-    if method == "factorize-recover":
+    if d:
         stages["recover"] = {"column": rows * (16 * settings.nnz_per_column + 64)}
+    if q:
+        swept = sketch_block_rows * computed * (2 * q + 3 * settings.rank)
+        stages["sweep"] = {"range": swept + (depth + 6) * sums_bytes}
     if method == "full":
         del stages["sketch"]
         dense = rows * width * computed + 64 * rows * settings.rank + stripe_bytes + in_flight_bytes
         driver = DRIVER_BASE + dense + 32 * MIB
     else:
-        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * width * (2 * d + 3 * s + 8 * settings.rank)
+        factorized = max(2 * d, 3 * (s + held_out) + 3 * q + corange)
+        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * width * (factorized + 8 * settings.rank)
     largest = max(stages, key=lambda stage: sum(stages[stage].values()))
     task = sum(stages[largest].values())
     chunks_of_stripe = -(-width // layout.chunks[1 - axis]) * -(-stripe_rows // chunk_rows)
@@ -191,6 +218,10 @@ def make_plan(
         dtype=layout.compute_dtype,
         sketch_size=d,
         sample_size=s,
+        held_out=held_out,
+        range_size=q,
+        corange_size=corange,
+        most_sweeps=min(MOST_SWEEPS, settings.max_iter) if q else 0,
         probe_size=PROBE_SIZE,
         stripe_rows=stripe_rows,
         tile_rows=tile_rows,
@@ -199,8 +230,9 @@ def make_plan(
         passes=passes,
         bytes_to_read=passes * rows * row_bytes,
         tasks={
-            "sketch": 0 if method == "full" else -(-sketch_blocks // subtree_size(sketch_blocks, most_tasks)),
-            "recover": settings.rank if method == "factorize-recover" else 0,
+            "sketch": 0 if method == "full" else sketch_tasks,
+            "sweep": sketch_tasks if q else 0,
+            "recover": (settings.rank if d else 0) + (sketch_tasks if q and not settings.refine else 0),
             "refine": settings.refine * -(-refine_blocks // subtree_size(refine_blocks, most_tasks)),
         },
         chunks_in_flight=in_flight,
@@ -213,19 +245,33 @@ def make_plan(
     return plan
 
 
-def _sketch_sizes(method: str, rows: int, width: int, settings: Settings) -> tuple[int, int]:
-    """Return (d, s) of the method, asked for or chosen."""
-    rank, asked = settings.rank, settings.sketch_size
+def _sketch_sizes(
+    method: str, rows: int, width: int, layout: Layout, settings: Settings
+) -> tuple[int, int, int, int]:
+    """Return (d, s, rows held out of the sample, q): which sketches a method takes, and their sizes."""
+    rank, asked, one_pass = settings.rank, settings.sketch_size, settings.refine == 0
     if method == "full":
-        return 0, 0
+        return 0, 0, 0, 0
     if asked is not None and asked < rank:
         raise UsageError(f"--sketch-size is {asked}, below the rank {rank}; take at least {2 * rank}.")
-    if method == "rows":
-        return 0, min(rows, asked or max(50 * rank, 500, min(2000, rows // 10)))
-    d = asked or max(20 * rank, min(rows // 10, 128 * MIB // (8 * width)))
-    if settings.nnz_per_column > d:
-        raise UsageError(f"--nnz-per-column is {settings.nnz_per_column}, above the sketch size {d}.")
-    return d, 0
+    d = s = held_out = q = 0
+    computed = 8 if layout.compute_dtype == "float64" else 4
+    one_sided = method == "factorize-recover" or (method == "auto" and one_pass)
+    if one_sided:
+        d = asked or max(20 * rank, min(rows // 10, 128 * MIB // (8 * width)))
+        if settings.nnz_per_column > d:
+            raise UsageError(f"--nnz-per-column is {settings.nnz_per_column}, above the sketch size {d}.")
+    if method != "factorize-recover":
+        chosen = max(50 * rank, 500, min(2000, rows // 10, SAMPLE_BYTES // (computed * width)))
+        s = min(rows, chosen if one_sided else asked or chosen)
+        held_out = min(s, max(s // HELD_OUT, LEAST_HELD_OUT))
+        if s + held_out >= rows:  # every row is at hand: none need be kept out
+            s, held_out = rows, 0
+    # Where every row is in the sample and W comes from an exact pass, the surrogate knows nothing more.
+    if method == "range" or (method == "auto" and (held_out or one_pass)):
+        affordable = max(width // RANGE_SHARE, RANGE_BYTES // (rows * computed))
+        q = min(width, max(2 * rank + 1, min(4 * rank + 1, affordable)))
+    return d, s, held_out, q
 
 
 def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:
@@ -258,13 +304,14 @@ def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dic
             f" in rows of chunks over the full width), or try --axis {1 - plan.axis}",
             "sketch": f", or lower --sketch-size (now {sketch})",
             "factors": ", or lower --rank",
-            "column": ", or use --method rows",
+            "range": ", or lower --rank",
+            "column": ", or use --method range",
         }[max(parts, key=lambda part: parts[part])]
         if plan.memory < WORKER_BASE:
             advice = f" (a worker process alone takes {mib(WORKER_BASE)})"
         refuse(f"A worker in the {stage} stage", plan.worker_bytes, advice)
     if plan.driver_bytes > plan.memory:
         advice = (
-            ", or use --method rows" if plan.method == "full" else f", or lower --sketch-size (now {sketch})"
+            ", or use --method auto" if plan.method == "full" else f", or lower --sketch-size (now {sketch})"
         )
         refuse(f"The driver of method {plan.method}", plan.driver_bytes, advice)

@@ -24,7 +24,7 @@ def _whole(name: str, value: Any) -> int:
         raise UsageError(f"{option} is {value!r}; it must be a whole number.") from None
 
 
-METHODS = ("auto", "factorize-recover", "rows", "full")
+METHODS = ("auto", "factorize-recover", "range", "rows", "full")
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,16 @@ class Settings:
     """p, ones per column of P"""
     restarts: int = 4
     """random starts besides the NNDSVD one"""
-    tol: float = 1e-4
-    """KKT ratio at which a factorization has converged"""
+    tol: float | None = None
+    """KKT ratio at which a factorization has converged; None lets each take its own"""
     max_iter: int = 2000
     """most sweeps of a factorization"""
     negatives: str = "error"
     """error or allow"""
     missing_chunks: str = "report"
     """report or error"""
+    resketch: bool = False
+    """whether to take one more pass with a larger sketch where the evidence asks for one"""
     seed: int = 0
     """of every random number of the run"""
 
@@ -70,7 +72,7 @@ class Settings:
                 raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} on.")
         if self.seed >= 2**63:
             raise UsageError(f"--seed is {self.seed}; it must lie below 2**63.")
-        if not isinstance(self.tol, float | int) or not 0 <= self.tol < 1:
+        if self.tol is not None and (not isinstance(self.tol, float | int) or not 0 <= self.tol < 1):
             raise UsageError(f"--tol is {self.tol}; it must lie in [0, 1).")
         for name, word, allowed in (
             ("--method", self.method, METHODS),
@@ -82,23 +84,15 @@ class Settings:
                 raise UsageError(f"{name} is {word!r}; it must be one of {', '.join(allowed)}.")
         if self.method == "rows" and self.refine == 0:
             raise UsageError(
-                "--method rows finds W in a refine pass; use --refine 1 or --method factorize-recover."
+                "--method rows finds W in a refine pass; use --refine 1, or --method range to do without."
             )
 
     @classmethod
-    def of(
-        cls, *, refine: int | None = None, method: str = "auto", tol: float | None = None, **others: Any
-    ) -> Settings:
-        """Return settings with the defaults of the method.
-
-        One exact pass, none for `full`; a tolerance of 1e-4, and 1e-9 where W is to be recovered from
-        the sketch, which needs every digit.
-        """
+    def of(cls, *, refine: int | None = None, method: str = "auto", **others: Any) -> Settings:
+        """Return settings with the defaults of the method: one exact pass, none for `full`."""
         passes = (0 if method == "full" else 1) if refine is None else refine
-        recovers = method == "factorize-recover" or (method == "auto" and passes == 0)
-        tolerance = (1e-9 if recovers else 1e-4) if tol is None else tol
         numbers = {k: _whole(k, v) for k, v in others.items() if k in _WHOLE and v is not None}
-        return cls(refine=_whole("refine", passes), method=method, tol=tolerance, **{**others, **numbers})
+        return cls(refine=_whole("refine", passes), method=method, **{**others, **numbers})
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON."""

@@ -214,6 +214,9 @@ class FactorizationResult:
     """‖M − WH‖_F / ‖M‖_F on the sketch or sample"""
     kkt: float
     """projected gradient over its first value, at the end"""
+    stability: Float64 | None = None
+    """(r,) least cosine of each row of H to its partners from other starts that fit as well; None
+    where there are none"""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from dcf.recovery.nnls import NonnegativeRecovery
 from dcf.refinement.alternating import refine_block
 from dcf.sketch.compress import SketchRecipe, compress_block
-from dcf.sketch.projections import CountSketch, Role, SparseBinary
+from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseBinary, SparseSign
 from dcf.types import Block
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ def compile_kernels(plan: Plan) -> None:
     source, block = _Tiny(plan.dtype), Block(0, 0, _ROWS)
     projection = SparseBinary(0, 8, 2) if plan.sketch_size else None
     probe = CountSketch(0, 4, role=Role.probe)
+    span = Gaussian(0, 3, Role.range) if plan.range_size else None
+    corange = SparseSign(0, 8, role=Role.corange) if plan.range_size else None
     capacity = 3 if plan.sample_size else 0
-    compress_block(source, SketchRecipe(0, probe, capacity, projection, plan.dtype, False), block)
-    refine_block(source, np.ones((2, _WIDTH)), plan.dtype, block)
+    recipe = SketchRecipe(0, probe, capacity, projection, span, corange, plan.dtype, False)
+    compress_block(source, recipe, block)
+    refine_block(source, np.ones((2, _WIDTH)), None, plan.dtype, block)
     if projection is not None:
         NonnegativeRecovery().recover(*projection.columns(0, _ROWS), np.ones(8))

@@ -46,7 +46,7 @@ def check(out, source=None):
     assert (np.diff(other) <= 1e-5 * other.max(initial=0)).all()
     np.testing.assert_allclose([c["norm"] for c in record["components"]], other, rtol=1e-3, atol=1e-30)
     for component in record["components"]:
-        assert set(component) == {"norm", "status", "iterations", "residual", "support"}
+        assert set(component) == {"norm", "status", "iterations", "residual", "support", "stability"}
     error = record["relative_error"]
     assert (error["interval"] is None) == (error["kind"] == "exact")
     assert record["trust"]["verdict"] in ("trusted", "doubtful")

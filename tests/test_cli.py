@@ -70,7 +70,7 @@ def test_nmf_prints_a_summary_and_conforms(source, out, conforms):
 def test_plan_reads_no_chunk(source):
     shutil.rmtree(source / "c")
     printed, _ = dcf("plan", source, "--rank", 4)
-    for word in ("method       rows", "passes       2", "tasks", "memory"):
+    for word in ("method       auto", "range sketch", "passes       2", "tasks", "memory"):
         assert word in printed
     assert json.loads(dcf("plan", source, "--rank", 4, "--json")[0])["rank"] == 4
 

@@ -31,7 +31,7 @@ def layouts(draw):
 @given(
     layout=layouts(),
     rank=st.integers(1, 30),
-    method=st.sampled_from(["auto", "rows", "factorize-recover"]),
+    method=st.sampled_from(["auto", "rows", "range", "factorize-recover"]),
     axis=st.sampled_from(["longest", "0", "1"]),
     workers=st.integers(1, 64),
 )
@@ -57,7 +57,7 @@ def test_laws(layout, rank, method, axis, workers):
     )
     row_bytes = plan.width * layout.itemsize
     assert plan.bytes_to_read == plan.passes * plan.rows * row_bytes
-    journal = 8 * plan.width * (plan.probe_size + plan.sketch_size)
+    journal = 8 * plan.width * (plan.probe_size + plan.sketch_size + plan.corange_size)
     if len(plan.sketch_blocks) > 1:
         assert plan.sketch_block_rows * row_bytes >= 20 * journal
     # Memory and workers never change what is computed.
@@ -91,8 +91,29 @@ def test_full_does_not_refine_unless_told():
     assert plan((2000, 100), method="full", refine=2).passes == 3
 
 
-def test_without_a_refine_pass_auto_recovers():
-    assert plan((200_000, 100), refine=0).method == "factorize-recover"
+def test_the_sketches_follow_from_the_method():
+    def taken(**options):
+        made = plan((200_000, 1000), **options)
+        sizes = (made.sample_size, made.held_out, made.range_size, made.corange_size, made.sketch_size)
+        return [size > 0 for size in sizes]
+
+    assert taken() == [True, True, True, True, False]
+    assert taken(refine=0) == [True, True, True, True, True]
+    assert taken(method="rows") == [True, True, False, False, False]
+    assert taken(method="range") == [True, True, True, True, False]
+    assert taken(method="factorize-recover") == [False, False, False, False, True]
+    assert taken(method="full") == [False] * 5
+
+
+def test_a_range_sketch_is_a_small_part_of_the_data():
+    made = plan((50_000, 400), rank=6)
+    assert made.range_bytes + 8 * made.corange_size * made.width <= 0.05 * made.bytes_to_read / made.passes
+    assert plan((200_000, 2000)).range_size == 41
+
+
+def test_where_every_row_is_sampled_nothing_else_is_needed():
+    made = plan((400, 100))
+    assert (made.sample_size, made.held_out, made.range_size) == (400, 0, 0)
 
 
 def test_a_plan_of_a_million_chunks_is_quick():
@@ -129,8 +150,8 @@ def test_senseless_requests(options, sentence):
     [
         ((10**6, 20_000), (20_000, 500), {}, "smaller chunks"),
         ((10**6, 20_000), (64, 500), {"sketch_size": 50_000}, "lower --sketch-size"),
-        ((10**6, 20_000), (64, 500), {"method": "full"}, "use --method rows"),
-        ((10**8, 20), (10**6, 20), {"method": "factorize-recover"}, "use --method rows"),
+        ((10**6, 20_000), (64, 500), {"method": "full"}, "use --method auto"),
+        ((10**8, 20), (10**6, 20), {"method": "factorize-recover"}, "use --method range"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_numbers(shape, chunks, options, advice):

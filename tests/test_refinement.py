@@ -18,7 +18,7 @@ def source(matrix):
 
 def refine(m, h):
     blocks = [Block(0, 0, 200), Block(1, 200, len(m))]
-    (a, w_a), (b, w_b) = (refine_block(source(m), h, m.dtype.name, block) for block in blocks)
+    (a, w_a), (b, w_b) = (refine_block(source(m), h, None, m.dtype.name, block) for block in blocks)
     sums, w = a.merge(b), np.vstack([w_a, w_b])
     updated, squared_error = update_components(sums, h.astype(m.dtype).astype("f8"))
     return w.astype("f8"), updated, np.sqrt(squared_error), sums

@@ -67,6 +67,11 @@ settings_options = _together(
         show_default=True,
         help="Count absent chunks, or refuse them.",
     ),
+    click.option(
+        "--resketch",
+        is_flag=True,
+        help="Take one more pass with a larger sketch where the evidence asks for one.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
 )
 

@@ -31,7 +31,11 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
     size = plan.bytes_to_read // plan.passes
     sketches = [
         f"one-sided sketch of {plan.sketch_size} rows" if plan.sketch_size else "",
-        f"sample of {plan.sample_size} rows" if plan.sample_size else "",
+        f"sample of {plan.sample_size} + {plan.held_out} rows" if plan.sample_size else "",
+        f"range sketch of {plan.range_size} columns ({gigabytes(plan.range_bytes)})"
+        f" and {plan.corange_size} rows"
+        if plan.range_size
+        else "",
         f"probe of {plan.probe_size} rows"
         if plan.method != "full"
         else "none: the matrix itself is factorized",

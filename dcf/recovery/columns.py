@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Below this part of the largest entry a recovered entry says nothing: it is what the factorization
 # of the sketch left uncertain, spread over the items that share a bucket.
 SUPPORT_FLOOR = 1e-5
-_SLICE = 65_536
 
 
 class IndexForm(Projection, Protocol):
@@ -67,35 +66,24 @@ def recover_column(
     return solver.recover(*projection.columns(0, rows), target)
 
 
-def column_arrays(rows: int, probe_size: int, dtype: str) -> dict[str, NDArray[Any]]:
+def column_arrays(rows: int, dtype: str) -> dict[str, NDArray[Any]]:
     """Return empty arrays of the shapes that a column's journal entry has."""
     return {
         "column": np.empty(rows, dtype),
-        "probe": np.empty(probe_size),
         "report": np.empty(len(fields(ColumnReport))),
     }
-
-
-def _project(probe: Projection, column: NDArray[Any]) -> Float64:
-    """Return S w (t,), slice by slice."""
-    out = np.zeros((probe.sketch_size, 1))
-    for start in range(0, len(column), _SLICE):
-        part = column[start : start + _SLICE, None].astype(np.float64)
-        probe.accumulate(np.ascontiguousarray(part), start, out)
-    return out[:, 0]
 
 
 def finish_column(
     solver: NonnegativeRecovery,
     projection: IndexForm,
-    probe: Projection,
     rows: int,
     dtype: str,
     journal: Journal,
     target: Float64,
     column: int,
 ) -> None:
-    """Recover one column, drop what lies below the support floor, project it on the probe, journal it."""
+    """Recover one column, drop what lies below the support floor, journal it."""
     with single_blas_thread():
         solution = recover_column(solver, projection, rows, target)
         w = solution.values
@@ -108,14 +96,13 @@ def finish_column(
             int(np.count_nonzero(stored)),
             float(np.linalg.norm(stored.astype(np.float64))),
         )
-        entry = {"column": stored, "probe": _project(probe, stored), "report": report.to_vector()}
+        entry = {"column": stored, "report": report.to_vector()}
         journal.save(column, entry)
 
 
 def recover(
     solver: NonnegativeRecovery,
     projection: IndexForm,
-    probe: Projection,
     rows: int,
     dtype: str,
     journal: Journal,
@@ -125,7 +112,7 @@ def recover(
 
     Columns that the journal holds are not solved again.
     """
-    task = delayed(partial(finish_column, solver, projection, probe, rows, dtype, journal), pure=False)
+    task = delayed(partial(finish_column, solver, projection, rows, dtype, journal), pure=False)
     finished = journal.finished()
     columns = [k for k in range(targets.shape[1]) if k not in finished]
     return delayed(list)([task(np.ascontiguousarray(targets[:, k]), k) for k in columns])

@@ -7,6 +7,10 @@ not of M, so that the error of the stored pair,
     ‖M − W H⁺‖² = ‖R‖² − 2 ⟨WᵀR, H⁺ − H⟩ + ⟨WᵀW (H⁺ − H), H⁺ − H⟩,
 
 loses nothing to cancellation however small it is.
+
+The same tasks sweep over the low-rank surrogate M̂ = Y V of a range sketch, whose rows are known
+by their coordinates Y (Zhou, Cichocki & Xie 2012: lraNMF): there H is given by its coordinates
+G = H Vᵀ and by H Hᵀ, which the part of H outside V has a share in.
 """
 
 from __future__ import annotations
@@ -28,7 +32,30 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dcf.types import Block, BlockSource, Float64, Journal, RowStore
+    from dcf.types import Arrays, Block, BlockSource, Float64, Journal, Projection, RowStore
+
+
+_SLICE_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Unjournalled:
+    """The journal of a pass too short to be worth one."""
+
+    def finished(self) -> frozenset[int]:
+        """Return nothing: every block is to be done."""
+        return frozenset()
+
+    def count(self) -> int:
+        """Return 0."""
+        return 0
+
+    def save(self, block: int, arrays: Arrays) -> None:
+        """Keep nothing."""
+
+    def load(self, block: int) -> dict[str, NDArray[Any]]:
+        """Raise `KeyError`: nothing was kept."""
+        raise KeyError(block)
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,10 @@ class RefineSums:
             self.bytes_read + other.bytes_read,
         )
 
+    def linear(self, components: Float64) -> Float64:
+        """Return WᵀM, the linear term of H's problem, for the H (or G) of the pass."""
+        return self.gradient + self.gram @ components
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that a journal stores."""
         scalars = np.array([self.squared_residual, self.bytes_read], np.float64)
@@ -80,11 +111,16 @@ def empty_sums(rank: int, width: int) -> RefineSums:
 
 
 def refine_block(
-    source: BlockSource, components: Float64, dtype: str, block: Block
+    source: BlockSource, components: Float64, gram: Float64 | None, dtype: str, block: Block
 ) -> tuple[RefineSums, NDArray[Any]]:
-    """Read the rows of `block` once; return their sums and their rows of W (b, r) in `dtype`."""
+    """Read the rows of `block` once; return their sums and their rows of W (b, r) in `dtype`.
+
+    components : H (r, m), or its coordinates G (r, k) where `source` yields coordinates;
+    gram : H Hᵀ (r, r), None where `components` is all of H.
+    """
     h = np.ascontiguousarray(components, dtype)
-    gram = h.astype(np.float64) @ h.T.astype(np.float64)
+    if gram is None:
+        gram = h.astype(np.float64) @ h.T.astype(np.float64)
     inverse = np.linalg.pinv(gram, rcond=1e-13, hermitian=True)
     sums = empty_sums(*h.shape)
     squared_residual = 0.0
@@ -109,7 +145,8 @@ def refine_block(
 
 def refine_subtree(
     source: BlockSource,
-    components: RowStore,
+    components: RowStore | Float64,
+    gram: Float64 | None,
     dtype: str,
     factor: RowStore | None,
     journal: Journal,
@@ -122,7 +159,7 @@ def refine_subtree(
     def finish(block: Block) -> RefineSums:
         if block.index in finished:
             return RefineSums.from_arrays(journal.load(block.index))
-        sums, weights = refine_block(source, h, dtype, block)
+        sums, weights = refine_block(source, h, gram, dtype, block)
         if factor is not None:
             factor[block.start : block.stop] = weights
         journal.save(block.index, sums.to_arrays())
@@ -134,19 +171,20 @@ def refine_subtree(
 
 def refine(
     source: BlockSource,
-    components: RowStore,
+    components: RowStore | Float64,
+    gram: Float64 | None,
     dtype: str,
     factor: RowStore | None,
     journal: Journal,
     blocks: Sequence[Block],
     most_tasks: int,
 ) -> Any:
-    """Return the Dask graph (Delayed `RefineSums`) of one pass with H = `components` (r, m).
+    """Return the Dask graph (Delayed `RefineSums`) of one pass; `refine_block` says with what H.
 
     The rows of W go to `factor`, where one is given, block by block.
     """
     finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
-    task = delayed(partial(refine_subtree, source, components, dtype, factor, journal), pure=False)
+    task = delayed(partial(refine_subtree, source, components, gram, dtype, factor, journal), pure=False)
     roots = [
         task(
             parts := tuple(blocks[i : i + size]),
@@ -159,8 +197,8 @@ def refine(
 
 def update_components(sums: RefineSums, components: Float64) -> tuple[Float64, float]:
     """Return H⁺ (r, m) and the exact ‖M − W H⁺‖²_F of the pair (W, H⁺)."""
-    linear = sums.gradient + sums.gram @ components
-    updated = np.ascontiguousarray(nonnegative_solve(np.ascontiguousarray(linear.T), sums.gram).T)
+    linear = np.ascontiguousarray(sums.linear(components).T)
+    updated = np.ascontiguousarray(nonnegative_solve(linear, sums.gram).T)
     step = updated - components
     squared = sums.squared_residual - 2.0 * float((sums.gradient * step).sum())
     squared += float(((sums.gram @ step) * step).sum())
@@ -179,3 +217,23 @@ def scale(
     """Return the Dask graph that rewrites the n × r factor with columns in `order`, times `scales`."""
     task = delayed(partial(scale_block, raw, factor, tuple(order), scales), pure=False)
     return delayed(list)([task(block) for block in blocks])
+
+
+def project_subtree(weights: RowStore, probe: Projection, rank: int, blocks: Sequence[Block]) -> Float64:
+    """Return what the blocks of one task add to S W (t, r)."""
+
+    def part(block: Block) -> Float64:
+        out = np.zeros((probe.sketch_size, rank))
+        for start in range(block.start, block.stop, _SLICE_ROWS):
+            rows = np.asarray(weights[start : min(start + _SLICE_ROWS, block.stop)])
+            probe.accumulate(np.ascontiguousarray(rows, np.float64), start, out)
+        return out
+
+    return fold(map(part, blocks), np.add)
+
+
+def project(weights: RowStore, probe: Projection, rank: int, blocks: Sequence[Block], most_tasks: int) -> Any:
+    """Return the Dask graph (Delayed (t, r)) of S W for W = `weights` (n, r) on disk."""
+    size = subtree_size(len(blocks), most_tasks)
+    task = delayed(partial(project_subtree, weights, probe, rank), pure=False)
+    return fold([task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)], delayed(np.add))

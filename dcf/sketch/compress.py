@@ -1,25 +1,27 @@
 """Compress: the one pass that decodes every chunk once and takes all sketches from it.
 
 Step 1 of Compressed Factorization (Sharan et al. 2019, Algorithm 1: ``M̃ = P M``), together
-with the row sample, the probe and the statistics, as a Dask graph of block tasks.
+with the row sample, the two-sided range sketch, the probe and the statistics, as a Dask graph of
+block tasks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from dask.delayed import delayed
 
 from dcf.errors import EntryError, SourceError
 from dcf.sketch.kernels import count_zeros
+from dcf.sketch.range import meet, triangle
 from dcf.sketch.rows import RowSample, RowSampler
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
-from dcf.types import Block, BlockSource, Float64, Journal, Projection, Real, Statistics
+from dcf.types import Block, BlockSource, Float64, Journal, Projection, Real, RowStore, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +41,10 @@ class SketchRecipe:
     """s + 1 rows kept, or 0 for no sample"""
     projection: Projection | None
     """P, or None for no one-sided sketch"""
+    span: Projection | None
+    """Ωᵀ (q, m), or None for no range sketch"""
+    corange: Projection | None
+    """Ψ (l, n), or None for no range sketch"""
     dtype: str
     """of the tiles and the sampled rows: float32 or float64"""
     negatives_allowed: bool
@@ -59,14 +65,20 @@ class Sketch:
     """rows of smallest keys, at most `sample_capacity`"""
     compressed: Float64
     """M̃ = P M (d, m); d = 0 where it was not asked for"""
+    corange: Float64
+    """X = Ψ M (l, m); l = 0 where it was not asked for"""
+    triangle: Float64
+    """R (q, q) with RᵀR = ZᵀZ, Z = M Ω; q = 0 where it was not asked for"""
 
     def merge(self, other: Sketch, capacity: int) -> Sketch:
-        """Return the sketch of both parts: linear parts add, samples meet."""
+        """Return the sketch of both parts: linear parts add, samples and triangles meet."""
         return Sketch(
             self.statistics.merge(other.statistics),
             self.probe + other.probe,
             self.sample.merge(other.sample, capacity),
             self.compressed + other.compressed,
+            self.corange + other.corange,
+            meet(self.triangle, other.triangle),
         )
 
     def to_arrays(self, capacity: int) -> dict[str, NDArray[Any]]:
@@ -78,6 +90,8 @@ class Sketch:
             "sample_index": np.pad(sample.index, (0, pad)),
             "sample_rows": np.pad(sample.rows, ((0, pad), (0, 0))),
             "compressed": self.compressed,
+            "corange": self.corange,
+            "triangle": self.triangle,
             "statistics": self.statistics.to_vector(),
         }
 
@@ -92,27 +106,34 @@ class Sketch:
                 arrays["sample_keys"][:kept], arrays["sample_index"][:kept], arrays["sample_rows"][:kept]
             ),
             arrays["compressed"],
+            arrays["corange"],
+            arrays["triangle"],
         )
 
 
 def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
     """Return the sketch of no rows of width m: the neutral element of `merge`."""
-    d = recipe.projection.sketch_size if recipe.projection else 0
+    d, q, size = (p.sketch_size if p else 0 for p in (recipe.projection, recipe.span, recipe.corange))
     return Sketch(
         Statistics(),
         np.zeros((recipe.probe.sketch_size, width)),
         RowSample(np.empty(0), np.empty(0, np.int64), np.empty((0, width), recipe.dtype)),
         np.zeros((d, width)),
+        np.zeros((size, width)),
+        np.zeros((q, q)),
     )
 
 
-def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> Sketch:
-    """Read the rows of `block` once and return their sketch.
+def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> tuple[Sketch, Real]:
+    """Read the rows of `block` once; return their sketch and their rows of Z = M Ω (b, q).
 
     Raises `SourceError` at the first NaN, Inf or (unless allowed) negative entry.
     """
     sketch = empty_sketch(recipe, source.width)
     sampler = RowSampler(recipe.seed, recipe.sample_capacity, source.width, np.dtype(recipe.dtype))
+    omega = np.empty((source.width, 0)) if recipe.span is None else recipe.span.dense(0, source.width).T
+    omega = np.ascontiguousarray(omega, recipe.dtype)
+    z = cast("Real", np.empty((block.stop - block.start, omega.shape[1]), recipe.dtype))
     squared_norm, minimum, zeros = 0.0, np.inf, 0
     absent: set[str] = set()
     for start, tile in source.tiles(block.start, block.stop, absent):
@@ -127,6 +148,9 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> S
         recipe.probe.accumulate(tile, start, sketch.probe)
         if recipe.projection is not None:
             recipe.projection.accumulate(tile, start, sketch.compressed)
+        if recipe.corange is not None:
+            recipe.corange.accumulate(tile, start, sketch.corange)
+            np.matmul(tile, omega, out=z[start - block.start : start - block.start + len(tile)])
         if recipe.sample_capacity:
             sampler.offer(tile, norms, start)
     if absent and not recipe.absence_allowed:
@@ -141,7 +165,8 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> S
         len(absent),
         source.decoded_bytes(block.start, block.stop),
     )
-    return replace(sketch, statistics=statistics, sample=sampler.sample())
+    whole = replace(sketch, statistics=statistics, sample=sampler.sample(), triangle=triangle(z))
+    return whole, z
 
 
 def refuse_bad_entry(source: BlockSource, recipe: SketchRecipe, tile: Real, start: int) -> None:
@@ -166,16 +191,19 @@ def refuse_bad_entry(source: BlockSource, recipe: SketchRecipe, tile: Real, star
 def compress_subtree(
     source: BlockSource,
     recipe: SketchRecipe,
+    range_rows: RowStore | None,
     journal: Journal,
     blocks: Sequence[Block],
     finished: frozenset[int],
 ) -> Sketch:
-    """Compress the blocks of one task in order, journalling each, and return their merged sketch."""
+    """Compress the blocks of one task in order, storing each, and return their merged sketch."""
 
     def finish(block: Block) -> Sketch:
         if block.index in finished:
             return Sketch.from_arrays(journal.load(block.index))
-        sketch = compress_block(source, recipe, block)
+        sketch, z = compress_block(source, recipe, block)
+        if range_rows is not None:
+            range_rows[block.start : block.stop] = z
         journal.save(block.index, sketch.to_arrays(recipe.sample_capacity))
         return sketch
 
@@ -184,14 +212,20 @@ def compress_subtree(
 
 
 def compress(
-    source: BlockSource, recipe: SketchRecipe, journal: Journal, blocks: Sequence[Block], most_tasks: int
+    source: BlockSource,
+    recipe: SketchRecipe,
+    range_rows: RowStore | None,
+    journal: Journal,
+    blocks: Sequence[Block],
+    most_tasks: int,
 ) -> Any:
     """Return the Dask graph (a Delayed `Sketch`) of the whole pass.
 
-    Blocks that the journal holds are loaded, not read again.
+    The rows of Z go to `range_rows`, where one is given, block by block. Blocks that the journal
+    holds are loaded, not read again.
     """
     finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
-    task = delayed(partial(compress_subtree, source, recipe, journal), pure=False)
+    task = delayed(partial(compress_subtree, source, recipe, range_rows, journal), pure=False)
     roots = [
         task(
             parts := tuple(blocks[i : i + size]),

@@ -28,6 +28,8 @@ class Role(enum.IntEnum):
     probe = 2
     rows = 3
     restart = 4
+    range = 5
+    corange = 6
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from dcf.sketch.kernels import keep_smallest
 from dcf.sketch.projections import Role, uniform
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from dcf.types import Float64, Index, Real
 
 
@@ -84,3 +86,14 @@ class RowSampler:
         """Return what was kept, by increasing key."""
         order = np.lexsort((self._index[: self._size], self._keys[: self._size]))
         return RowSample(self._keys[order], self._index[order], self._rows[order])
+
+
+def held_out(total: int, count: int) -> NDArray[np.bool_]:
+    """Return which of `total` sampled rows are kept out of the fit, (total,): `count`, evenly spread.
+
+    The rows lie in the order of their keys, which the larger rows lead.
+    """
+    out = np.zeros(total, np.bool_)
+    if count:
+        out[(np.arange(count) * total + total // 2) // count] = True
+    return out

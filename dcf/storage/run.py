@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
+# A setting of the open array, not of the stored one: each opening has to make it anew.
+_WRITE_ZEROS: Any = {"write_empty_chunks": True}
+
+
 def create_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
 ) -> Any:
@@ -36,9 +40,14 @@ def create_array(
         chunks=chunks,
         dtype=dtype,
         compressors=[ZstdCodec(level=1), Crc32cCodec()] if name in ("W", "H") else [Crc32cCodec()],
-        config={"write_empty_chunks": True},
+        config=_WRITE_ZEROS,
         overwrite=True,
     )
+
+
+def open_member(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Open an array of a run: its chunks of zeros, too, will be written, for an absent one is a lost one."""
+    return cast("zarr.Array[Any]", group[name]).with_config(_WRITE_ZEROS)
 
 
 @dataclass(frozen=True)
@@ -50,24 +59,24 @@ class BlockJournal:
 
     def finished(self) -> frozenset[int]:
         """Return the indices of the blocks that need not be done again."""
-        done = cast("zarr.Array[Any]", self.group["done"])
+        done = open_member(self.group, "done")
         return frozenset(int(i) for i in np.flatnonzero(np.asarray(done[:])))
 
     def count(self) -> int:
         """Return how many blocks are finished, from the names of the chunks alone."""
-        return int(cast("zarr.Array[Any]", self.group["done"]).nchunks_initialized)
+        return int(open_member(self.group, "done").nchunks_initialized)
 
     def save(self, block: int, arrays: Arrays) -> None:
         """Store a finished block; the last write marks it as finished."""
         for name, values in arrays.items():
             if values.size:
-                cast("zarr.Array[Any]", self.group[name])[block] = values
-        cast("zarr.Array[Any]", self.group["done"])[block] = 1
+                open_member(self.group, name)[block] = values
+        open_member(self.group, "done")[block] = 1
 
     def load(self, block: int) -> dict[str, NDArray[Any]]:
         """Return what `save` stored."""
         return {
-            name: np.asarray(cast("zarr.Array[Any]", self.group[name])[block])
+            name: np.asarray(open_member(self.group, name)[block])
             for name in self.group.array_keys()
             if name != "done"
         }
@@ -155,7 +164,7 @@ class RunGroup:
         """Return an array of the run. Raises `UsageError` where its stage has not run."""
         if name not in self.group:
             raise UsageError(f"OUT {self.url} holds no {name} yet; run the stage that makes it first.")
-        return self.group[name]
+        return open_member(self.group, name)
 
     def complete(self, name: str) -> Any:
         """Return an array of which every chunk is there: an absent one would read as zeros.

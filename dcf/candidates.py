@@ -1,0 +1,134 @@
+"""Candidates for H: what each way from the first pass's sketches finds, and what speaks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import dcf.refinement.alternating as alternating
+from dcf.factorization.nmf import HalsNMF
+from dcf.factorization.range import factorize_surrogate
+from dcf.sketch.range import Surrogate, SurrogateRows
+from dcf.sketch.rows import held_out
+from dcf.solvers.gram_nnls import nonnegative_solve
+
+if TYPE_CHECKING:
+    from dcf.job import Job
+    from dcf.types import FactorizationResult, Float64, Real, Status
+
+# KKT ratio at which H has converged on the surrogate where an exact pass will improve it.
+SURROGATE_TOL = 1e-3
+# ℓ1 weights on the way to the sparsest factorization: fewer, sharper steps leave single columns at
+# an error of 1e-3 instead of 1e-6 (DESIGN.md).
+CONTINUATION = (1e-2, 1e-3, 1e-4, 1e-5)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate for H."""
+
+    components: Float64
+    """H (r, m), rows of unit norm"""
+    status: Status
+    """of the factorization"""
+    iterations: int
+    """sweeps of it"""
+    residual: float
+    """its last KKT ratio"""
+    stability: Float64 | None
+    """(r,) least cosine of each component to its partners from other starts; None where none was tried"""
+
+    @classmethod
+    def of(cls, result: FactorizationResult) -> Candidate:
+        """Return what a factorization of a sketch found."""
+        return cls(result.factors.components, result.status, result.n_iter, result.kkt, result.stability)
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON, without H."""
+        return {
+            "status": self.status.value,
+            "remedy": self.status.remedy,
+            "iterations": self.iterations,
+            "residual": self.residual,
+            "stability": None if self.stability is None else [float(c) for c in self.stability],
+        }
+
+
+def error_on(rows: Real, components: Float64) -> float:
+    """Return min over W ≥ 0 of ‖M_s − W H‖_F / ‖M_s‖_F for rows M_s (s, m) and H (r, m).
+
+    On rows that H was not fitted to, it estimates the error that an exact pass would reach with H.
+    """
+    m = rows.astype(np.float64)
+    w = nonnegative_solve(m @ components.T, components @ components.T)
+    norm = np.linalg.norm(m)
+    return float(np.linalg.norm(m - w @ components) / norm) if norm else 0.0
+
+
+def candidates(job: Job) -> dict[str, Candidate]:
+    """Return what every sketch that was taken finds, by method, and note the evidence."""
+    plan, found = job.plan, {}
+    if plan.sample_size:
+        sample = job.run.complete("stages/sample")[:]
+        complete = len(sample) < plan.sample_size + plan.held_out  # every row that is not zero
+        apart = held_out(len(sample), 0 if complete else plan.held_out)
+        result = nmf_solver(job).factorize(np.ascontiguousarray(sample[~apart]))
+        found["rows"] = Candidate.of(result)
+        job.note(fit=result.objective)
+        if plan.range_size:
+            found["range"] = _from_surrogate(job, found["rows"])
+        rows = sample[apart if apart.any() else ~apart]
+        errors = {method: error_on(rows, c.components) for method, c in found.items()}
+        job.note(held_out=errors)
+        if plan.range_size and not job.settings.refine and errors["rows"] < errors["range"]:
+            found["range"] = found["rows"]  # W comes from the surrogate, H from where it is better
+    if plan.sketch_size:
+        result = nmf_solver(job, CONTINUATION).factorize(job.run.complete("stages/compressed")[:])
+        found["factorize-recover"] = Candidate.of(result)
+        job.run.put("stages/sketch_weights", result.factors.weights)
+    return found
+
+
+def nmf_solver(job: Job, penalties: tuple[float, ...] = ()) -> HalsNMF:
+    """Return the in-memory factorizer that the settings ask for."""
+    settings = job.settings
+    solver = partial(HalsNMF, settings.rank, settings.restarts, penalties=penalties, seed=settings.seed)
+    solver = partial(solver, max_iter=settings.max_iter, threads=job.workers.count)
+    tol = 1e-9 if penalties else 1e-4
+    return solver(tol=settings.tol if settings.tol is not None else tol)
+
+
+def surrogate_of(job: Job) -> tuple[Surrogate, SurrogateRows]:
+    """Return M̂ and its rows, whose coordinates are computed where they lie."""
+    plan = job.plan
+    omega = job.span.dense(0, plan.width).T
+    corange, triangle = (job.run.complete(f"stages/{name}")[:] for name in ("corange", "triangle"))
+    surrogate = Surrogate.of(corange, triangle, omega, 10.0 * float(np.finfo(plan.dtype).eps))
+    unseen = surrogate.unseen(job.run.complete("stages/probe")[:], omega)
+    squared_norm = job.run.record["statistics"]["squared_norm"] or 1.0
+    job.note(surrogate_error=float(np.linalg.norm(unseen) / np.sqrt(squared_norm)))
+    rows = job.run.complete("stages/range")
+    return surrogate, SurrogateRows(rows, surrogate.coordinates.astype(plan.dtype))
+
+
+def _from_surrogate(job: Job, start: Candidate) -> Candidate:
+    """Carry the sample's H on over all rows of the surrogate."""
+    plan = job.plan
+    surrogate, rows = surrogate_of(job)
+
+    def sums(h: Float64) -> tuple[Float64, Float64]:
+        g, gram, journal = surrogate.project(h), h @ h.T, alternating.Unjournalled()
+        graph = alternating.refine(
+            rows, g, gram, plan.dtype, None, journal, plan.sketch_blocks, plan.most_tasks
+        )
+        total = job.workers.compute(graph)
+        return total.linear(g) @ surrogate.directions, total.gram
+
+    tol = SURROGATE_TOL if job.settings.refine else HalsNMF.tol
+    h, status, sweeps, ratio = factorize_surrogate(
+        sums, start.components, job.settings.tol or tol, plan.most_sweeps
+    )
+    return Candidate(h, status, start.iterations + sweeps, ratio, start.stability)

@@ -1,0 +1,65 @@
+"""W from the sketches of one pass alone, and what the probe says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import dcf.recovery.columns as columns
+import dcf.refinement.alternating as alternating
+from dcf.candidates import surrogate_of
+from dcf.recovery.nnls import NonnegativeRecovery
+from dcf.sketch.probe import certify
+from dcf.storage.run import Transposed
+from dcf.types import Block
+
+if TYPE_CHECKING:
+    from dcf.job import Job
+    from dcf.types import Certificate, RowStore
+
+
+def recover_columns(job: Job) -> None:
+    """Recover W from W̃, one column a task (Sharan et al. 2019, Algorithm 1, step 3)."""
+    plan = job.plan
+    like = columns.column_arrays(plan.rows, plan.dtype)
+    journal = job.run.journal("recover", plan.rank, like, {"column": (plan.refine_block_rows,)})
+    targets = job.run.complete("stages/sketch_weights")[:]
+    with job.stage("recover", journal, tuple(Block(k, k, k + 1) for k in range(plan.rank))):
+        solver = NonnegativeRecovery()
+        job.workers.compute(columns.recover(solver, job.projection, plan.rows, plan.dtype, journal, targets))
+
+
+def recover_rows(job: Job) -> None:
+    """Solve W from the surrogate M̂ = Z A V, row block by row block."""
+    plan, blocks = job.plan, job.plan.sketch_blocks
+    surrogate, rows = surrogate_of(job)
+    h = job.run.complete("stages/candidates/range")[:]
+    like = alternating.empty_sums(plan.rank, len(surrogate.directions)).to_arrays()
+    journal = job.run.journal("recover_rows", len(blocks), like)
+    weights = job.allocate_once("stages/range_weights")
+    with job.stage("recover rows", journal, blocks):
+        graph = alternating.refine(
+            rows, surrogate.project(h), h @ h.T, plan.dtype, weights, journal, blocks, plan.most_tasks
+        )
+        sums = job.workers.compute(graph)
+    job.run.put("stages/range_gram", sums.gram)
+    job.run.put("stages/range_support", sums.support)
+
+
+def recovered(job: Job, method: str) -> RowStore:
+    """Return the W (n, r) that a method recovered, columns not yet scaled."""
+    if method == "range":
+        store: RowStore = job.run.complete("stages/range_weights")
+        return store
+    return Transposed(job.run.complete("stages/recover/column"))
+
+
+def estimate(job: Job, method: str) -> Certificate:
+    """Return the probe's word on the W and H that a method recovered."""
+    plan = job.plan
+    blocks = plan.sketch_blocks if method == "range" else plan.refine_blocks
+    graph = alternating.project(recovered(job, method), job.probe, plan.rank, blocks, plan.most_tasks)
+    h = job.run.complete(f"stages/candidates/{method}")[:].astype(plan.dtype).astype(np.float64)
+    probe, squared_norm = job.run.complete("stages/probe")[:], job.run.record["statistics"]["squared_norm"]
+    return certify(probe, job.workers.compute(graph), h, squared_norm)

@@ -1,0 +1,99 @@
+"""The two-sided sketch: Z = M Ω (n, q) and X = Ψ M (l, m), and the low-rank surrogate they make.
+
+Tropp, Yurtsever, Udell & Cevher, *Practical sketching algorithms for low-rank matrix
+approximation*, SIMAX 2017: with an orthonormal basis Q of the range of Z, ``M ≈ Q (ΨQ)⁺ X``. The
+rows of Z stay where their blocks are; only the triangles of a tall-and-skinny QR (Demmel, Grigori,
+Hoemmen & Langou 2012) and X travel. ΨZ is not summed: it is X Ω.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dcf.types import Float64, Real, RowStore
+
+_SLICE_ROWS = 8192
+
+
+def triangle(rows: Real) -> Float64:
+    """Return R (q, q) with RᵀR = ZᵀZ for the rows of Z (b, q), float64, by QR slice by slice."""
+    q = rows.shape[1]
+    r = np.zeros((q, q))
+    for start in range(0, len(rows), _SLICE_ROWS):
+        r = meet(r, rows[start : start + _SLICE_ROWS].astype(np.float64))
+    return r
+
+
+def meet(above: Float64, below: Float64) -> Float64:
+    """Return the triangle (q, q) of two triangles, or of a triangle and rows, stacked."""
+    q = above.shape[1]
+    r = np.zeros((q, q))
+    met = np.linalg.qr(np.concatenate([above, below]), mode="r")
+    r[: len(met)] = met
+    return r
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """M̂ = Z A V, of rank at most q: what the two-sided sketch knows of M."""
+
+    coordinates: Float64
+    """A (q, k): takes a row of Z to its coordinates in V"""
+    directions: Float64
+    """V (k, m), orthonormal rows"""
+
+    @classmethod
+    def of(cls, corange: Float64, triangle: Float64, omega: Float64, precision: float) -> Surrogate:
+        """Return the surrogate of X = `corange` (l, m), R = `triangle` (q, q) and Ω = `omega` (m, q).
+
+        Singular values of Z below `precision` of the largest are its rounding, and are left out.
+        """
+        _, values, vt = np.linalg.svd(triangle)
+        kept = values > precision * max(float(values[0]), np.finfo(np.float64).tiny)
+        basis = vt[kept].T / values[kept]  # Q = Z · basis
+        core = np.linalg.lstsq(corange @ (omega @ basis), corange, rcond=None)[0]  # (ΨQ)⁺ X
+        v, lower = np.linalg.qr(core.T)
+        return cls(np.ascontiguousarray(basis @ lower.T), np.ascontiguousarray(v.T))
+
+    def project(self, components: Float64) -> Float64:
+        """Return H Vᵀ (r, k), the coordinates of H = `components` (r, m)."""
+        return components @ self.directions.T
+
+    def unseen(self, sketch: Float64, omega: Float64) -> Float64:
+        """Return S (M − M̂) (t, m) from the sketch S M = `sketch` (t, m), with no look at Z."""
+        return sketch - (sketch @ omega) @ self.coordinates @ self.directions
+
+
+@dataclass(frozen=True)
+class SurrogateRows:
+    """The rows of M̂ in the coordinates of V, as a `BlockSource` of width k."""
+
+    rows: RowStore
+    """Z (n, q), on disk"""
+    coordinates: Real
+    """A (q, k), in the dtype of the tiles"""
+
+    @property
+    def width(self) -> int:
+        """k, the rank of the surrogate."""
+        return int(self.coordinates.shape[1])
+
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
+        """Yield (first row, rows of Z A) in order."""
+        z = np.asarray(self.rows[start:stop])
+        for first in range(0, len(z), _SLICE_ROWS):
+            yield start + first, z[first : first + _SLICE_ROWS] @ self.coordinates
+
+    def decoded_bytes(self, start: int, stop: int) -> int:
+        """Return 0: nothing of the source is read."""
+        return 0
+
+    def position(self, row: int, column: int) -> str:
+        """Name an entry of M̂ V."""
+        return f"[{row}, {column}] of the surrogate"

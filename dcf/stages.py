@@ -1,0 +1,57 @@
+"""The order of a run's stages, what each leaves behind, and the clock beside them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dcf.storage.run import RunGroup
+    from dcf.types import Journal, Reporter
+
+STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
+POLL_SECONDS = 0.5
+
+
+def tidy(run: RunGroup) -> None:
+    """Delete what the stage that a run has reached no longer needs."""
+    stage, refined = run.record["stage"], run.record.get("refined", 0)
+    if stage == STAGES[-1]:
+        run.drop("stages")
+    elif stage != STAGES[0]:
+        for name in ("sketch", *(f"refine_{number}" for number in range(1, refined + 1))):
+            run.drop(f"stages/{name}")
+
+
+@contextmanager
+def timed(
+    run: RunGroup, reporter: Reporter, name: str, journal: Journal | None, blocks: int, size: int
+) -> Iterator[None]:
+    """Time a stage of so many blocks that decode `size` bytes; tell the reporter how many are finished."""
+    reporter.begin(name, blocks, size)
+    start, stop = time.perf_counter(), threading.Event()
+
+    def poll() -> None:
+        while journal is not None and not stop.wait(POLL_SECONDS):
+            reporter.advance(journal.count())
+
+    before = journal.count() if journal is not None else 0
+    if before:
+        run.update(resumed=run.record["resumed"] + 1)
+    reporter.advance(before)
+    watcher = threading.Thread(target=poll, daemon=True)
+    watcher.start()
+    try:
+        yield
+        reporter.advance(blocks)
+    finally:
+        stop.set()
+        watcher.join()
+        elapsed = time.perf_counter() - start
+        seconds = run.record["seconds"]
+        run.update(seconds={**seconds, name: seconds.get(name, 0.0) + elapsed})
+        reporter.end(elapsed)
