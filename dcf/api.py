@@ -209,10 +209,41 @@ def _carry(
     in_process: bool,
     reporter: Reporter | None,
 ) -> None:
-    """Run the stages up to `last` on the workers there are."""
+    """Run the stages up to `last` on the workers there are; start again where a run asks for more rows."""
+    while STAGES.index(run.record["stage"]) < STAGES.index(last):
+        larger = run.record.get("resketched")
+        if larger:
+            plan, in_process = _larger_plan(run, plan, settings, larger["sketch_size"])
+            if run.record["plan"]["sample_size"] != plan.sample_size or (
+                run.record["plan"]["sketch_size"] != plan.sketch_size
+            ):
+                run.drop("stages")  # of the smaller sketch
+        _carry_once(run, plan, settings, array, last, in_process, reporter)
     tidy(run)
-    if STAGES.index(run.record["stage"]) >= STAGES.index(last):
-        return
+
+
+def _larger_plan(run: RunGroup, plan: Plan, settings: Settings, sketch_size: int) -> tuple[Plan, bool]:
+    wanted = replace(settings, sketch_size=sketch_size)
+    return _fitting_plan(Layout.of(run.record["source"]), wanted, plan.memory, plan.workers)
+
+
+def _carry_once(
+    run: RunGroup,
+    plan: Plan,
+    settings: Settings,
+    array: zarr.Array[Any] | None,
+    last: str,
+    in_process: bool,
+    reporter: Reporter | None,
+) -> None:
+    def may_grow(sketch_size: int) -> bool:
+        try:
+            _larger_plan(run, plan, settings, sketch_size)
+        except BudgetError:
+            return False
+        return True
+
+    tidy(run)
     run.update(plan=plan.record())
     source = (
         None
@@ -225,7 +256,7 @@ def _carry(
         compiled = pool.submit(compile_kernels, plan)
         with connect(plan.workers, in_process or last == "factorize") as workers:
             compiled.result()
-            job = Job(run, plan, settings, source, workers, reporter or Silent())
+            job = Job(run, plan, settings, source, workers, reporter or Silent(), may_grow)
             Pipeline(job).run_until(last)
 
 
@@ -244,6 +275,7 @@ def nmf(
     max_iter: int = 2000,
     negatives: str = "error",
     missing_chunks: str = "report",
+    resketch: bool = False,
     seed: int = 0,
     memory: str | int = DEFAULT_MEMORY,
     workers: int | None = None,
@@ -267,6 +299,7 @@ def nmf(
     max_iter : most sweeps of the factorization
     negatives : error, or allow to fit negative entries as they are
     missing_chunks : report, or error to refuse absent chunks
+    resketch : take one more pass with a larger sketch where the evidence asks for one
     seed : of every random number
     memory : budget of each worker and of the driver, bytes or a string such as 2GiB
     workers : local workers; one a core where None; a present dask `Client` is used as it is
@@ -300,6 +333,7 @@ def nmf(
         max_iter=max_iter,
         negatives=negatives,
         missing_chunks=missing_chunks,
+        resketch=resketch,
         seed=seed,
     )
     command = f"dcf.nmf(rank={rank}, method={method!r})"

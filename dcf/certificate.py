@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from dcf.plan import Plan
     from dcf.settings import Settings
     from dcf.types import Certificate
 
 INSTEAD = "--method rows with --refine 1, or --method range where one pass must do"
+# Held out against fitted, squared: beyond this the rows fitted were too few, not their choice unlucky.
+WIDE_GAP = 1.25
+# A sample is large enough where it costs the fit this part of its squared error (an exact pass follows).
+MOST_EXCESS = 0.04
+# A one-pass error so much above what an exact pass would reach is worth telling.
+WORTH_A_PASS = 1.05
 BY_NAME = "asked for by name"
 # Sparse recovery needs about this many rows of the sketch for a nonzero of a column (DESIGN.md).
 ROWS_PER_NONZERO = 10
@@ -33,6 +41,43 @@ def explain(
     where = "rows that were kept out of the fit" if settings.refine else "the data, by the probe's estimate"
     said = " and ".join(f"{ways[m]} explains up to an error of {errors[m]:.4g}" for m in contenders)
     return f"{said} {where}; the better was taken"
+
+
+def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | None:
+    """Return the sketch size that the evidence of a first pass asks for; None where this one would do.
+
+    Of a sample of s rows, H fits those s better and all others worse than the best H would, by a
+    factor of about 1 ∓ c/s in the square; c follows from the two errors. Of a one-sided sketch, the
+    widest column says it. None, too, where not even half of the rows would be enough.
+    """
+    if method == "full":
+        return None
+    if method == "factorize-recover":
+        size, wanted = plan.sketch_size, evidence["recovery"]["widest_support"] * ROWS_PER_NONZERO
+    else:
+        fit, held = evidence["fit"] ** 2, evidence["held_out"][method] ** 2
+        size, excess = plan.sample_size, plan.sample_size * (held - fit) / ((held + fit) or 1.0)
+        wanted = int(excess / MOST_EXCESS) if plan.held_out and held > WIDE_GAP * fit else 0
+    return wanted if size < wanted <= plan.rows // 2 else None
+
+
+def advise(
+    method: str, certificate: Certificate, record: dict[str, Any], settings: Settings, plan: Plan
+) -> str:
+    """Say what would make the result better, in a sentence; nothing where nothing is known to."""
+    evidence = record["evidence"]
+    wanted = enough_sketch(method, evidence, plan)
+    if wanted is not None:
+        what = "one-sided sketch" if method == "factorize-recover" else "sample"
+        had = plan.sketch_size if method == "factorize-recover" else plan.sample_size
+        return (
+            f"A {what} of {had} rows was too small; about {wanted} would do: --sketch-size {wanted}, or"
+            " --resketch to let a run take them in one more pass."
+        )
+    reachable = min(evidence.get("held_out", {"": np.inf}).values())
+    if certificate.kind == "estimated" and certificate.value > WORTH_A_PASS * reachable:
+        return f"One exact pass (--refine 1) would bring the error to about {reachable:.3g}."
+    return ""
 
 
 def judge(

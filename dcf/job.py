@@ -11,6 +11,7 @@ from dcf.stages import timed
 from dcf.storage.run import Transposed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from dcf.plan import Plan
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Job:
     """One run on its way.
 
-    `source` may be None for the stages that never open it (factorize, recover).
+    `source` may be None for the stages that never open it (factorize, recover); `may_grow` says
+    whether a plan with so large a sketch fits the budget.
     """
 
     def __init__(
@@ -34,10 +36,18 @@ class Job:
         source: ArraySource | None,
         workers: Workers,
         reporter: Reporter,
+        may_grow: Callable[[int], bool],
     ) -> None:
         self.run, self.plan, self.settings = run, plan, settings
         self.workers, self.reporter = workers, reporter
         self._source = source
+        self._may_grow = may_grow
+
+    def may_grow(self, sketch_size: int) -> bool:
+        """Return whether a first pass with a larger sketch is wanted, can be made, and would fit."""
+        if not self.settings.resketch or self._source is None or self.run.record.get("resketched"):
+            return False
+        return self._may_grow(sketch_size)
 
     @property
     def source(self) -> ArraySource:

@@ -10,7 +10,7 @@ import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 import dcf.sketch.compress as compression
 from dcf.candidates import Candidate, candidates, nmf_solver
-from dcf.certificate import explain, judge
+from dcf.certificate import advise, enough_sketch, explain, judge
 from dcf.errors import EntryError
 from dcf.one_pass import estimate, recover_columns, recover_rows, recovered
 from dcf.solvers.shared import single_blas_thread
@@ -46,6 +46,20 @@ class Pipeline:
                 # Marked first, tidied after: what is half deleted must never be read again.
                 self.run.update(stage=stage)
                 tidy(self.run)
+                if self._asks_for_more(stage):
+                    return
+
+    def _asks_for_more(self, stage: str) -> bool:
+        """Send the run back to its first pass where it may, once, and its sketch was too small."""
+        record, exact = self.run.record, self.settings.refine > 0
+        if stage != ("factorize" if exact and record["method"] in ("rows", "range") else "recover"):
+            return False
+        wanted = enough_sketch(record["method"], record["evidence"], self.plan)
+        if wanted is None or not self.job.may_grow(wanted):
+            return False
+        spent = {"passes": record["passes"], "bytes_read": record["bytes_read"]}
+        self.run.update(stage=STAGES[0], resketched={"sketch_size": wanted, **spent})
+        return True
 
     # ------------------------------------------------------------------ the stages, in order
 
@@ -178,6 +192,7 @@ class Pipeline:
                 "interval": list(certificate.interval) if certificate.interval else None,
             },
             trust=judge(record["method"], certificate, described, record, plan),
+            advice=advise(record["method"], certificate, record, self.settings, plan),
             components=[{**described[k], "norm": float(weight_norms[k] * component_norms[k])} for k in order],
         )
 
@@ -267,9 +282,10 @@ class Pipeline:
 
     def _record_pass(self, statistics: Statistics) -> None:
         """Record what a first pass learnt."""
+        before = self.run.record.get("resketched") or {"passes": 0, "bytes_read": 0}
         self.run.update(
-            passes=1,
-            bytes_read=statistics.bytes_read,
+            passes=before["passes"] + 1,
+            bytes_read=before["bytes_read"] + statistics.bytes_read,
             missing_chunks=statistics.missing_chunks,
             statistics={
                 "squared_norm": statistics.squared_norm,

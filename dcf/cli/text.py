@@ -89,6 +89,7 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
         f"peak memory  {mebibytes(peak['worker'])} a worker (planned {mebibytes(plan['worker_bytes'])},"
         f" allowed {mebibytes(plan['memory'])}), {mebibytes(peak['driver'])} the driver",
         f"{record['trust']['verdict']:<12} {record['trust']['why']}",
+        *([f"advice       {record['advice']}"] if record["advice"] else []),
         f"written      {out}: arrays W and H, attributes dcf",
     ]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dcf.types import Float64
 
-# A start that leaves so much more of the data unexplained, over their norm, is a worse answer, not another one.
+# A start that leaves so much more of the norm of the data unexplained is a worse answer, not another.
 AS_GOOD = 0.01
 
 
