@@ -57,9 +57,19 @@ def recovered(job: Job, method: str) -> RowStore:
 
 def estimate(job: Job, method: str) -> Certificate:
     """Return the probe's word on the W and H that a method recovered."""
-    plan = job.plan
+    plan, dtype = job.plan, job.plan.dtype
     blocks = plan.sketch_blocks if method == "range" else plan.refine_blocks
-    graph = alternating.project(recovered(job, method), job.probe, plan.rank, blocks, plan.most_tasks)
-    h = job.run.complete(f"stages/candidates/{method}")[:].astype(plan.dtype).astype(np.float64)
+    h = job.run.complete(f"stages/candidates/{method}")[:].astype(dtype).astype(np.float64)
     probe, squared_norm = job.run.complete("stages/probe")[:], job.run.record["statistics"]["squared_norm"]
-    return certify(probe, job.workers.compute(graph), h, squared_norm)
+    surrogate, rows = surrogate_of(job) if plan.range_size else (None, None)
+    g = h if surrogate is None else surrogate.project(h)
+    graph = alternating.project(recovered(job, method), job.probe, rows, g, blocks, plan.most_tasks)
+    seen = job.workers.compute(graph)
+    difference = probe - seen.probe @ h
+    known, squared_known = np.zeros_like(probe), 0.0
+    if surrogate is not None:
+        known = difference - surrogate.unseen(probe, job.span.dense(0, plan.width).T)
+        outside = h - g @ surrogate.directions  # of the surrogate's row space
+        squared_known = seen.squared_residual + float((seen.gram * (outside @ outside.T)).sum())
+    rounding = 4.0 * float(np.finfo(dtype).eps)
+    return certify(difference, known, squared_known, squared_norm, rounding)

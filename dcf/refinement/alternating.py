@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from dcf.types import Arrays, Block, BlockSource, Float64, Journal, Projection, RowStore
 
 
-_SLICE_ROWS = 65_536
-
-
 @dataclass(frozen=True)
 class Unjournalled:
     """The journal of a pass too short to be worth one."""
@@ -102,6 +99,26 @@ class RefineSums:
             float(squared_residual),
             arrays["support"],
             int(bytes_read),
+        )
+
+
+@dataclass(frozen=True)
+class Projected:
+    """What a look at W alone tells of its error; parts add."""
+
+    probe: Float64
+    """S W (t, r)"""
+    gram: Float64
+    """WᵀW (r, r)"""
+    squared_residual: float
+    """‖Y − W G‖²_F in the coordinates of a surrogate; 0 where there is none"""
+
+    def merge(self, other: Projected) -> Projected:
+        """Return the sums over both parts."""
+        return Projected(
+            self.probe + other.probe,
+            self.gram + other.gram,
+            self.squared_residual + other.squared_residual,
         )
 
 
@@ -219,21 +236,43 @@ def scale(
     return delayed(list)([task(block) for block in blocks])
 
 
-def project_subtree(weights: RowStore, probe: Projection, rank: int, blocks: Sequence[Block]) -> Float64:
-    """Return what the blocks of one task add to S W (t, r)."""
+def project_subtree(
+    weights: RowStore,
+    probe: Projection,
+    surrogate: BlockSource | None,
+    coordinates: Float64,
+    blocks: Sequence[Block],
+) -> Projected:
+    """Return what the blocks of one task add to the sums of `project`."""
+    rank = len(coordinates)
 
-    def part(block: Block) -> Float64:
-        out = np.zeros((probe.sketch_size, rank))
-        for start in range(block.start, block.stop, _SLICE_ROWS):
-            rows = np.asarray(weights[start : min(start + _SLICE_ROWS, block.stop)])
-            probe.accumulate(np.ascontiguousarray(rows, np.float64), start, out)
-        return out
+    def part(block: Block) -> Projected:
+        w = np.ascontiguousarray(weights[block.start : block.stop], np.float64)
+        sketch, squared = np.zeros((probe.sketch_size, rank)), 0.0
+        probe.accumulate(w, block.start, sketch)
+        if surrogate is not None:
+            for start, tile in surrogate.tiles(block.start, block.stop, set()):
+                first = start - block.start
+                squared += float(np.square(tile - w[first : first + len(tile)] @ coordinates).sum())
+        return Projected(sketch, w.T @ w, squared)
 
-    return fold(map(part, blocks), np.add)
+    with single_blas_thread():
+        return fold(map(part, blocks), Projected.merge)
 
 
-def project(weights: RowStore, probe: Projection, rank: int, blocks: Sequence[Block], most_tasks: int) -> Any:
-    """Return the Dask graph (Delayed (t, r)) of S W for W = `weights` (n, r) on disk."""
+def project(
+    weights: RowStore,
+    probe: Projection,
+    surrogate: BlockSource | None,
+    coordinates: Float64,
+    blocks: Sequence[Block],
+    most_tasks: int,
+) -> Any:
+    """Return the Dask graph (Delayed `Projected`) of S W and ‖Y − W G‖² for W = `weights` on disk.
+
+    Y (n, k) are the rows of `surrogate`, or nothing where it is None; G (r, k) = `coordinates`.
+    """
     size = subtree_size(len(blocks), most_tasks)
-    task = delayed(partial(project_subtree, weights, probe, rank), pure=False)
-    return fold([task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)], delayed(np.add))
+    task = delayed(partial(project_subtree, weights, probe, surrogate, coordinates), pure=False)
+    roots = [task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)]
+    return fold(roots, delayed(Projected.merge, pure=False))

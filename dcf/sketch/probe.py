@@ -1,9 +1,15 @@
 """The probe S M: an estimate of ‖M − WH‖ that needs no further read.
 
 S (t, n) is a count sketch independent of everything that made W and H, so
-``E‖S(M − WH)‖² = ‖M − WH‖²``. The interval comes from the off-diagonal energy of
-``K = (S D)(S D)ᵀ``, D = M − WH: ``v = (2/t) Σ_{a≠b} K²_ab / (1 − 1/t)`` estimates the
-variance, and ``err² ν / χ²_ν`` with ``ν = 2 (tr K)² / v`` is Satterthwaite's approximation.
+``E‖S D‖² = ‖D‖²`` for D = M − WH, with variance ``(2/t) Σ_{i≠j} (DDᵀ)²_ij``. Where the residual is of
+low rank (a component was missed) that is much. Where a range sketch knows such a residual, as
+D̂ = M̂ − WH with M̂ the surrogate, ‖D̂‖² is summed exactly and the probe is left with the rest,
+
+    ‖D‖² = ‖D̂‖² + E(‖S D‖² − ‖S D̂‖²),
+
+a control variate (as Hutch++ takes the leading part out of a trace; Meyer, Musco, Musco & Woodruff
+2021). With ``K = (SD)(SD)ᵀ − (SD̂)(SD̂)ᵀ``, ``v = (2/t) Σ_{a≠b} K²_ab / (1 − 1/t)`` estimates the
+variance, and ``err² ν / χ²_ν`` with ``ν = 2 err⁴ / v`` is Satterthwaite's approximation.
 """
 
 import numpy as np
@@ -13,25 +19,29 @@ from dcf.types import Certificate, Float64
 
 
 def certify(
-    probe: Float64, probe_of_weights: Float64, components: Float64, squared_norm: float
+    difference: Float64,
+    known: Float64,
+    squared_known: float,
+    squared_norm: float,
+    rounding: float = 0.0,
 ) -> Certificate:
     """Return the estimated relative error and its 95 % interval.
 
-    probe : S M (t, m); probe_of_weights : S W (t, r); components : H (r, m);
-    squared_norm : the exact ‖M‖²_F.
+    difference : S D (t, m); known : S D̂ (t, m), zeros where nothing is known of D; squared_known :
+    ‖D̂‖²_F; squared_norm : the exact ‖M‖²_F; rounding : what storing W and H may add, over ‖M‖.
     """
     if squared_norm == 0.0:
         return Certificate(0.0, (0.0, 0.0))
-    difference = probe - probe_of_weights @ components
-    gram = difference @ difference.T
-    trace = float(np.trace(gram))
-    value = np.sqrt(trace / squared_norm)
-    if trace == 0.0:
-        return Certificate(0.0, (0.0, 0.0))
+    gram = difference @ difference.T - known @ known.T
+    # The two parts nearly cancel only where the probe happens to be far out; an error is never negative.
+    squared = max(squared_known + float(np.trace(gram)), 1e-2 * squared_known)
+    value = np.sqrt(squared / squared_norm)
+    if squared == 0.0:
+        return Certificate(0.0, (0.0, rounding))
     t = len(gram)
     off_diagonal = float((gram**2).sum() - (np.diag(gram) ** 2).sum())
-    variance = max(2.0 / t * off_diagonal / (1.0 - 1.0 / t), 1e-12 * trace**2)
-    freedom = 2.0 * trace**2 / variance
+    variance = max(2.0 / t * off_diagonal / (1.0 - 1.0 / t), 1e-12 * squared**2)
+    freedom = 2.0 * squared**2 / variance
     # 2 Γ⁻¹(ν/2, q) is the q-quantile of χ²_ν.
     low, high = (value * np.sqrt(freedom / (2.0 * gammaincinv(freedom / 2.0, q))) for q in (0.975, 0.025))
-    return Certificate(float(value), (float(low), float(high)))
+    return Certificate(float(value), (max(float(low) - rounding, 0.0), float(high) + rounding))
