@@ -15,7 +15,7 @@ import dcf.sketch.compress as compression
 from dcf.certificate import judge_exact, judge_recovery
 from dcf.errors import EntryError, UsageError
 from dcf.factorization.nmf import HalsNMF
-from dcf.recovery.nnls import NonnegativeRecovery
+from dcf.factorization.sparsest import SparsestNMF, column_noise
 from dcf.sketch.probe import certify
 from dcf.sketch.projections import CountSketch, Role, SparseBinary
 from dcf.solvers.shared import single_blas_thread
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from dcf.plan import Plan
 
 STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
-# ℓ1 weights on the way to the sparsest factorization: fewer, sharper steps leave single columns at
-# an error of 1e-3 instead of 1e-6 (DESIGN.md).
-CONTINUATION = (1e-2, 1e-3, 1e-4, 1e-5)
 POLL_SECONDS = 0.5
 
 
@@ -143,19 +140,19 @@ class Pipeline:
         if self.plan.method == "full":
             return
         settings, sparsest = self.settings, self._projection is not None
-        solver = HalsNMF(
+        solver = (SparsestNMF if sparsest else HalsNMF)(
             rank=self.plan.rank,
             restarts=settings.restarts,
             tol=settings.tol,
             max_iter=settings.max_iter,
             seed=settings.seed,
             threads=self.workers.count,
-            penalties=CONTINUATION if sparsest else (),
         )
         m = self.run.complete("stages/compressed" if sparsest else "stages/sample")[:]
         with self._stage("factorize"):
             result = solver.factorize(m)
         self._keep_factorization(result)
+        self.run.put("stages/sketch_noise", column_noise(result.noise, result.factors.components))
         self.run.put("stages/sketch_weights", result.factors.weights)
 
     def recover(self) -> None:
@@ -166,15 +163,16 @@ class Pipeline:
         like = columns.column_arrays(plan.rows, plan.probe_size, plan.dtype)
         journal = self.run.journal("recover", plan.rank, like, {"column": (plan.refine_block_rows,)})
         targets = self.run.complete("stages/sketch_weights")[:]
+        noises = self.run.complete("stages/sketch_noise")[:]
         with self._stage("recover", journal, tuple(Block(k, k, k + 1) for k in range(plan.rank))):
             graph = columns.recover(
-                NonnegativeRecovery(),
                 self._projection,
                 self._probe,
                 plan.rows,
                 plan.dtype,
                 journal,
                 targets,
+                noises,
             )
             self.workers.compute(graph)
 

@@ -189,7 +189,7 @@ class Factors:
     """A two-mode factorization ``W H``: W (n or d, r) and H (r, m), float64."""
 
     weights: Float64
-    """W, the factor along the compressed axis (of the sketch or the sample, here)"""
+    """W, the factor along the compressed axis, or W̃; W̃ of `SparsestNMF` has entries of any sign"""
     components: Float64
     """H, the factor along the other axis"""
 
@@ -216,7 +216,9 @@ class FactorizationResult:
     objective: float
     """‖M − WH‖_F / ‖M‖_F on the sketch or sample"""
     kkt: float
-    """projected gradient over its first value, at the end"""
+    """projected gradient over the norm of its linear term, at the end"""
+    noise: float = 0.0
+    """standard deviation of an entry of the sketch about W H, where it was estimated"""
 
 
 @dataclass(frozen=True)
@@ -385,8 +387,7 @@ class Settings:
     ) -> Settings:
         """Return settings with the defaults of the method.
 
-        One exact pass, none for `full`; a tolerance of 1e-4, and 1e-9 where W is to be recovered from
-        the sketch, which needs every digit.
+        One exact pass, none for `full`; a tolerance of 1e-4, 1e-9 where W is recovered from the sketch.
         """
         passes = (0 if method == "full" else 1) if refine is None else refine
         recovers = method == "factorize-recover" or (method == "auto" and passes == 0)
