@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcf.factorization.base import sweep_until
+from dcf.factorization.initialization import leading_singular_vectors
 from dcf.factorization.pair import Pair, best_start
 from dcf.types import FactorizationResult, Factors, Status
 
@@ -44,42 +45,41 @@ _POLISHES = 5
 
 
 class Truncated:
-    """The part F Vᵀ of M in its leading r right singular vectors, in factored form."""
+    """The part F Vᵀ of M in its leading r right singular vectors, in factored form.
+
+    One subspace iteration sharpens them: the Gram matrix alone knows the small ones to ε σ₁² / σ_r².
+    """
 
     def __init__(self, m: Real, rank: int) -> None:
         exact = m.astype(np.float64, copy=False)
-        self.right = _leading_right_vectors(exact, rank)
+        vectors = np.linalg.qr(leading_singular_vectors(exact, rank)[1].T)[0]
+        self.right = np.linalg.qr(exact.T @ np.linalg.qr(exact @ vectors)[0])[0]
         self.left = exact @ self.right
         self.squared_norm = float(np.vdot(self.left, self.left))
 
     def times(self, right: Float64) -> Float64:
         """Return F Vᵀ · right, for (m, r)."""
-        return self.left @ (self.right.T @ right)
+        return np.asarray(self.left @ (self.right.T @ right))
 
     def transposed_times(self, left: Float64) -> Float64:
         """Return V Fᵀ · left, for (d, r)."""
-        return self.right @ (self.left.T @ left)
+        return np.asarray(self.right @ (self.left.T @ left))
 
     def noise(self, m: Real) -> float:
         """Return the standard deviation of an entry of `m` outside the truncated part.
 
         From the difference itself, not from norms, so that rounding alone leaves 1e-16.
         """
-        freedom = (m.shape[0] - len(self.right.T)) * (m.shape[1] - len(self.right.T))
-        return float(np.linalg.norm(m - self.left @ self.right.T) / np.sqrt(max(freedom, 1)))
+        rank = self.right.shape[1]
+        freedom = (m.shape[0] - rank) * (m.shape[1] - rank)
+        return _distance(m, self.left, self.right.T) / float(np.sqrt(max(freedom, 1)))
 
 
-def _leading_right_vectors(m: Float64, rank: int) -> Float64:
-    """Return V (m, r): eigenvectors of the smaller Gram matrix, sharpened by a subspace iteration.
-
-    The Gram matrix alone knows the small singular vectors only to ε σ₁² / σ_r².
-    """
-    if m.shape[1] <= m.shape[0]:
-        v = np.linalg.eigh(m.T @ m)[1][:, ::-1][:, :rank]
-    else:
-        v = m.T @ np.linalg.eigh(m @ m.T)[1][:, ::-1][:, :rank]
-    v = np.linalg.qr(v)[0]
-    return np.asarray(np.linalg.qr(m.T @ np.linalg.qr(m @ v)[0])[0])
+def _distance(m: Real, left: Float64, right: Float64) -> float:
+    """Return ‖M − left · right‖_F, with one array of the size of M."""
+    product = left @ right
+    np.subtract(m, product, out=product)
+    return float(np.linalg.norm(product))
 
 
 def least_squares_weights(m: Real, components: Float64) -> Float64:
@@ -185,6 +185,6 @@ class SparsestNMF:
             used, left = used + n_iter, left - n_iter
             pair.components = sparser(truncated, pair.components, max(penalty, noise))
         weights = least_squares_weights(m, pair.components)
-        error = np.linalg.norm(m - weights @ pair.components) / (np.linalg.norm(m) or 1.0)
+        error = _distance(m, weights, pair.components) / (float(np.linalg.norm(m)) or 1.0)
         factors = Factors(weights, pair.components)
-        return FactorizationResult(factors, status, used, float(error), ratio, noise)
+        return FactorizationResult(factors, status, used, error, ratio, noise)
