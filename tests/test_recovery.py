@@ -143,6 +143,16 @@ def test_the_sparsest_of_equals_where_plain_least_squares_is_not_unique():
     assert found[1] <= 3
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_small_entries_come_back_at_the_lower_levels(seed):
+    generator = np.random.default_rng(seed)
+    p, w = SparseBinary(seed, 1000, 5), np.zeros(20_000)
+    w[generator.choice(20_000, 150, replace=False)] = generator.exponential(size=150)
+    solution = recover_column(ReweightedRecovery(1e-9), p, 20_000, _compress(p, w))
+    assert solution.status is Status.converged
+    assert np.linalg.norm(solution.values - w) <= 1e-7 * np.linalg.norm(w)
+
+
 def test_recovery_follows_the_units_of_the_sketch():
     p, _, target = noisy(2000, 400, 60, 0.05, 0)
     one = recover_column(ReweightedRecovery(0.05), p, 2000, target).values

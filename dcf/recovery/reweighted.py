@@ -7,7 +7,8 @@ down to ε₀, so that what is large is hardly penalised and what is small has t
 noise does. It stands for Σ log(w_i + ε₀), and finds the sparser of columns that explain w̃ equally
 well, where ℓ1 cannot tell them apart: for 0/1 P they all have the same ℓ1 norm.
 
-Nonnegative least squares on the support that remains takes out the shrinkage.
+Nonnegative least squares on the support that remains takes out the shrinkage. That is done first as
+if the noise were large, which moves the column fast to a sparse one, then at lower and lower levels.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _STRENGTH = 2.0
 # The least noise, over the size of an entry, that the first rounds assume: weights much smaller than
 # the entries would move the column too slowly from where plain least squares leaves it.
 _COARSEST = 0.01
+# From there down to the noise, so that the entries too small for one level come back, sparsely, at the
+# next.
+_FINER = 0.1
 # The least that rounding lets coordinate descent tell from zero, over the size of an entry.
 _FINEST = 1e-10
 # A round ends when its KKT conditions hold to this part of the noise.
@@ -36,12 +40,12 @@ _ROUND_TOL = 1e-2
 
 @dataclass(frozen=True)
 class ReweightedRecovery:
-    """Reweighted ℓ1 by coordinate descent, at a coarse level, then at the noise."""
+    """Reweighted ℓ1 by coordinate descent, at a coarse level of noise, then down to the true one."""
 
     noise: float
     """σ, standard deviation of an entry of w̃"""
     max_iter: int = 20_000
-    """most sweeps over the active set, over all rounds"""
+    """most sweeps over the active set, in all rounds together; as many for the NNLS of each level"""
 
     def recover(self, index: Index, value: Float64, target: Float64) -> ColumnSolution:
         """Return the sparse column w (n,) ≥ 0 with P w ≈ w̃.
@@ -54,17 +58,24 @@ class ReweightedRecovery:
             return ColumnSolution(w, Status.converged, 0, 0.0, 0.0)
         size = float(target @ target / np.abs(target).sum())
         gain = _STRENGTH * np.sqrt(2.0 * float(np.square(value).sum()) / n * np.log1p(n))
-        fine, coarse = (max(self.noise, least * size) for least in (_FINEST, _COARSEST))
-        left = self.max_iter
-        for noise, smoothing in ((coarse, _SMOOTHING), (fine, _SMOOTHING[-1:])):
+        last = max(self.noise, _FINEST * size)
+        noise, smoothing, used = max(last, _COARSEST * size), _SMOOTHING, 0
+        while True:
             tol = _ROUND_TOL * noise
             for epsilon in smoothing * size:
                 penalty = gain * noise * _SMOOTHING[-1] * size / (w + epsilon)
-                used, violation, _ = descend(index, value, target, penalty, w, tol, max(1, left))
-                left -= used
+                left = max(1, self.max_iter - used)
+                n_iter, violation, _ = descend(index, value, target, penalty, w, tol, left)
+                used += n_iter
             support = np.flatnonzero(w)
-            exact = NonnegativeRecovery(max_iter=max(1, left)).recover(index[support], value[support], target)
+            exact = NonnegativeRecovery(max_iter=self.max_iter).recover(
+                index[support], value[support], target
+            )
             w[support] = exact.values
-            left -= exact.n_iter
-        status = exact.status if violation <= tol else Status.max_iter_reached
-        return ColumnSolution(w, status, self.max_iter - left, exact.residual_norm, exact.kkt)
+            used += exact.n_iter
+            if noise == last or used >= self.max_iter:
+                break
+            noise, smoothing = max(last, _FINER * noise), _SMOOTHING[-1:]
+        done = noise == last and violation <= tol
+        status = exact.status if done else Status.max_iter_reached
+        return ColumnSolution(w, status, used, exact.residual_norm, exact.kkt)
