@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 import dcf.refinement.alternating as alternating
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
+from dcf.factorization.sparsest import SparsestNMF, column_noise, zero_fraction
 from dcf.sketch.range import Surrogate, SurrogateRows
 from dcf.sketch.rows import held_out
 from dcf.solvers.gram_nnls import nonnegative_solve
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 # KKT ratio at which H has converged on the surrogate where an exact pass will improve it.
 SURROGATE_TOL = 1e-3
-# ℓ1 weights on the way to the sparsest factorization: fewer, sharper steps leave single columns at
-# an error of 1e-3 instead of 1e-6 (DESIGN.md).
-CONTINUATION = (1e-2, 1e-3, 1e-4, 1e-5)
+
+Factorizer = TypeVar("Factorizer", HalsNMF, SparsestNMF)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def candidates(job: Job) -> dict[str, Candidate]:
         sample = job.run.complete("stages/sample")[:]
         complete = len(sample) < plan.sample_size + plan.held_out  # every row that is not zero
         apart = held_out(len(sample), 0 if complete else plan.held_out)
-        result = nmf_solver(job).factorize(np.ascontiguousarray(sample[~apart]))
+        result = solver_of(HalsNMF, job).factorize(np.ascontiguousarray(sample[~apart]))
         found["rows"] = Candidate.of(result)
         job.note(fit=result.objective)
         if plan.range_size:
@@ -86,19 +85,26 @@ def candidates(job: Job) -> dict[str, Candidate]:
         if plan.range_size and not job.settings.refine and errors["rows"] < errors["range"]:
             found["range"] = found["rows"]  # W comes from the surrogate, H from where it is better
     if plan.sketch_size:
-        result = nmf_solver(job, CONTINUATION).factorize(job.run.complete("stages/compressed")[:])
+        result = solver_of(SparsestNMF, job).factorize(job.run.complete("stages/compressed")[:])
         found["factorize-recover"] = Candidate.of(result)
+        noise = column_noise(result.noise, result.factors.components)
         job.run.put("stages/sketch_weights", result.factors.weights)
+        job.run.put("stages/sketch_noise", noise)
+        job.note(zero_fraction=zero_fraction(result.factors.weights, noise))
     return found
 
 
-def nmf_solver(job: Job, penalties: tuple[float, ...] = ()) -> HalsNMF:
-    """Return the in-memory factorizer that the settings ask for."""
+def solver_of(factorizer: type[Factorizer], job: Job) -> Factorizer:
+    """Return an in-memory factorizer with what the settings ask for."""
     settings = job.settings
-    solver = partial(HalsNMF, settings.rank, settings.restarts, penalties=penalties, seed=settings.seed)
-    solver = partial(solver, max_iter=settings.max_iter, threads=job.workers.count)
-    tol = 1e-9 if penalties else 1e-4
-    return solver(tol=settings.tol if settings.tol is not None else tol)
+    return factorizer(
+        rank=settings.rank,
+        restarts=settings.restarts,
+        tol=factorizer.tol if settings.tol is None else settings.tol,
+        max_iter=settings.max_iter,
+        seed=settings.seed,
+        threads=job.workers.count,
+    )
 
 
 def surrogate_of(job: Job) -> tuple[Surrogate, SurrogateRows]:

@@ -9,7 +9,6 @@ import numpy as np
 import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 from dcf.candidates import surrogate_of
-from dcf.recovery.nnls import NonnegativeRecovery
 from dcf.sketch.probe import certify
 from dcf.storage.run import Transposed
 from dcf.types import Block
@@ -24,10 +23,10 @@ def recover_columns(job: Job) -> None:
     plan = job.plan
     like = columns.column_arrays(plan.rows, plan.dtype)
     journal = job.run.journal("recover", plan.rank, like, {"column": (plan.refine_block_rows,)})
-    targets = job.run.complete("stages/sketch_weights")[:]
+    targets, noises = (job.run.complete(f"stages/sketch_{name}")[:] for name in ("weights", "noise"))
     with job.stage("recover", journal, tuple(Block(k, k, k + 1) for k in range(plan.rank))):
-        solver = NonnegativeRecovery()
-        job.workers.compute(columns.recover(solver, job.projection, plan.rows, plan.dtype, journal, targets))
+        graph = columns.recover(job.projection, plan.rows, plan.dtype, journal, targets, noises)
+        job.workers.compute(graph)
 
 
 def recover_rows(job: Job) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 import dcf.sketch.compress as compression
-from dcf.candidates import Candidate, candidates, nmf_solver
+from dcf.candidates import Candidate, candidates, solver_of
 from dcf.certificate import advise, enough_sketch, explain, judge
 from dcf.errors import EntryError
+from dcf.factorization.nmf import HalsNMF
 from dcf.one_pass import estimate, recover_columns, recover_rows, recovered
 from dcf.solvers.shared import single_blas_thread
 from dcf.stages import STAGES, tidy
@@ -218,7 +219,7 @@ class Pipeline:
             sketch, _ = compression.compress_block(dense, recipe, whole)
         self._record_pass(sketch.statistics)
         with self.job.stage("factorize"):
-            result = nmf_solver(self.job).factorize(dense.entries)
+            result = solver_of(HalsNMF, self.job).factorize(dense.entries)
         h = result.factors.components.astype(plan.dtype)
         self.run.put("stages/components_0", h)
         self.run.update(candidates={"full": Candidate.of(result).record()})

@@ -186,7 +186,7 @@ class Factors:
     """A two-mode factorization ``W H``: W (n or d, r) and H (r, m), float64."""
 
     weights: Float64
-    """W, the factor along the compressed axis (of the sketch or the sample, here)"""
+    """W, the factor along the compressed axis, or W̃; W̃ of `SparsestNMF` has entries of any sign"""
     components: Float64
     """H, the factor along the other axis"""
 
@@ -213,7 +213,9 @@ class FactorizationResult:
     objective: float
     """‖M − WH‖_F / ‖M‖_F on the sketch or sample"""
     kkt: float
-    """projected gradient over its first value, at the end"""
+    """projected gradient over the norm of its linear term, at the end"""
+    noise: float = 0.0
+    """standard deviation of an entry of the sketch about W H, where it was estimated"""
     stability: Float64 | None = None
     """(r,) least cosine of each row of H to its partners from other starts that fit as well; None
     where there are none"""

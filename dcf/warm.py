@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.recovery.nnls import NonnegativeRecovery
+from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.refinement.alternating import refine_block
 from dcf.sketch.compress import SketchRecipe, compress_block
 from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseBinary, SparseSign
@@ -58,4 +58,4 @@ def compile_kernels(plan: Plan) -> None:
     compress_block(source, recipe, block)
     refine_block(source, np.ones((2, _WIDTH)), None, plan.dtype, block)
     if projection is not None:
-        NonnegativeRecovery().recover(*projection.columns(0, _ROWS), np.ones(8))
+        ReweightedRecovery(1.0).recover(*projection.columns(0, _ROWS), np.ones(8))

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import nnls
 
 from dcf.recovery.columns import recover_column
-from dcf.recovery.nnls import NonnegativeRecovery
+from dcf.recovery.nnls import NonnegativeRecovery, descend
+from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.sketch.projections import SparseBinary
 from dcf.types import Status
 
@@ -17,11 +20,15 @@ def planted_column(n, k, seed):
     return w
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_an_exact_sketch_gives_back_the_column(seed):
+SOLVERS = [NonnegativeRecovery(), ReweightedRecovery(noise=1e-9), ReweightedRecovery(noise=0.0)]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_exact_sketch_gives_back_the_column(seed, solver):
     n, d, k = 20_000, 1000, 50
     p, w = SparseBinary(seed, d, 5), planted_column(n, k, seed)
-    solution = recover_column(NonnegativeRecovery(), p, n, _compress(p, w))
+    solution = recover_column(solver, p, n, _compress(p, w))
     assert solution.status is Status.converged
     assert np.linalg.norm(solution.values - w) <= 1e-8 * np.linalg.norm(w)
     assert (solution.values >= 0).all()
@@ -58,17 +65,105 @@ def test_a_zero_bucket_forces_zeros_without_noise():
     assert (values[(target[index] == 0).any(axis=1)] == 0).all()
 
 
-def test_nothing_comes_from_nothing():
-    solution = recover_column(NonnegativeRecovery(), SparseBinary(0, 50, 5), 200, np.zeros(50))
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_nothing_comes_from_nothing(solver):
+    solution = recover_column(solver, SparseBinary(0, 50, 5), 200, np.zeros(50))
     assert solution.status is Status.converged
     assert (solution.values == 0).all()
-    negative = recover_column(NonnegativeRecovery(), SparseBinary(0, 50, 5), 200, -np.ones(50))
+    negative = recover_column(solver, SparseBinary(0, 50, 5), 200, -np.ones(50))
     assert negative.status is Status.converged
     assert (negative.values == 0).all()
 
 
-def test_too_few_sweeps_are_told():
+@pytest.mark.parametrize("solver", [NonnegativeRecovery(max_iter=3), ReweightedRecovery(1e-9, max_iter=3)])
+def test_too_few_sweeps_are_told(solver):
     p, w = SparseBinary(0, 100, 5), planted_column(5000, 400, 0)
-    solution = recover_column(NonnegativeRecovery(max_iter=3), p, 5000, _compress(p, w))
+    solution = recover_column(solver, p, 5000, _compress(p, w))
     assert solution.status is Status.max_iter_reached
     assert solution.kkt > 1e-8
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.floats(0, 1), st.booleans())
+def test_kkt_conditions_of_weighted_l1(seed, strength, warm):
+    generator = np.random.default_rng(seed)
+    n, d = 200, 80
+    p = SparseBinary(seed, d, 5)
+    target = _compress(p, planted_column(n, 15, seed)) + 0.1 * generator.standard_normal(d)
+    penalty = strength * generator.random(n)
+    w = generator.random(n) if warm else np.zeros(n)
+    _, violation, residual = descend(*p.columns(0, n), target, penalty, w, 1e-7, 100_000)
+    dense = p.dense(0, n)
+    np.testing.assert_allclose(residual, target - dense @ w, atol=1e-12)
+    gradient = dense.T @ residual - penalty
+    assert violation <= 1e-7
+    assert np.abs(gradient[w > 0]).max(initial=0.0) <= 1.01e-7
+    assert gradient.max() <= 1.01e-7
+    assert (w >= 0).all()
+
+
+def noisy(n, d, k, noise, seed):
+    """P, a planted column and its sketch with noise."""
+    p, w = SparseBinary(seed, d, 5), planted_column(n, k, seed)
+    return p, w, _compress(p, w) + noise * np.random.default_rng(seed).standard_normal(d)
+
+
+def test_what_remains_is_least_squares_on_the_support():
+    p, _, target = noisy(2000, 400, 60, 0.05, 3)
+    values = recover_column(ReweightedRecovery(0.05), p, 2000, target).values
+    support = np.flatnonzero(values)
+    np.testing.assert_allclose(values[support], nnls(p.dense(0, 2000)[:, support], target)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("n", "d", "k", "noise"), [(2000, 400, 40, 0.03), (50_000, 2000, 100, 0.02)])
+def test_under_noise_it_is_as_good_as_knowing_the_support(n, d, k, noise, seed):
+    p, w, target = noisy(n, d, k, noise, seed)
+    solution = recover_column(ReweightedRecovery(noise), p, n, target)
+    index, value = p.columns(0, n)
+    columns = np.zeros((d, k))
+    for j, item in enumerate(np.flatnonzero(w)):
+        columns[index[item], j] = value[item]
+    best = np.linalg.norm(np.linalg.lstsq(columns, target)[0] - w[w > 0])
+    assert solution.status is Status.converged
+    assert np.linalg.norm(solution.values - w) <= 1.2 * best
+    plain = recover_column(NonnegativeRecovery(), p, n, target).values
+    assert np.count_nonzero(solution.values) <= 1.05 * k < np.count_nonzero(plain)
+
+
+def test_the_sparsest_of_equals_where_plain_least_squares_is_not_unique():
+    solvers = (ReweightedRecovery(noise=1e-9), NonnegativeRecovery(max_iter=2000))
+    found = np.zeros(2)
+    for seed in range(10):
+        p, w, target = noisy(2000, 400, 140, 0.0, seed)
+        for j, solver in enumerate(solvers):
+            values = recover_column(solver, p, 2000, target).values
+            found[j] += np.linalg.norm(values - w) <= 1e-6 * np.linalg.norm(w)
+    assert found[0] >= 7
+    assert found[1] <= 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_small_entries_come_back_at_the_lower_levels(seed):
+    generator = np.random.default_rng(seed)
+    p, w = SparseBinary(seed, 1000, 5), np.zeros(20_000)
+    w[generator.choice(20_000, 150, replace=False)] = generator.exponential(size=150)
+    solution = recover_column(ReweightedRecovery(1e-9), p, 20_000, _compress(p, w))
+    assert solution.status is Status.converged
+    assert np.linalg.norm(solution.values - w) <= 1e-7 * np.linalg.norm(w)
+
+
+def test_recovery_follows_the_units_of_the_sketch():
+    p, _, target = noisy(2000, 400, 60, 0.05, 0)
+    one = recover_column(ReweightedRecovery(0.05), p, 2000, target).values
+    other = recover_column(ReweightedRecovery(8 * 0.05), p, 2000, 8 * target).values
+    np.testing.assert_array_equal(other, 8 * one)
+
+
+def test_the_order_of_the_items_does_not_matter():
+    p, _, target = noisy(2000, 400, 60, 0.05, 0)
+    index, value = p.columns(0, 2000)
+    order = np.random.default_rng(0).permutation(2000)
+    one = ReweightedRecovery(0.05).recover(index, value, target).values
+    other = ReweightedRecovery(0.05).recover(index[order], value[order], target).values
+    np.testing.assert_allclose(other, one[order], atol=1e-6)

@@ -1,6 +1,7 @@
 """Starts for H: NNDSVD and random mixtures of rows."""
 
 import numpy as np
+from scipy.linalg import eigh
 
 from dcf.types import Float64, Real
 
@@ -13,7 +14,7 @@ def nndsvd(m: Real, rank: int) -> Float64:
     """
     if not m.any():
         return np.ones((rank, m.shape[1]))
-    u, vt = _leading_singular_vectors(m.astype(np.float64, copy=False), min(rank, *m.shape))
+    u, vt = leading_singular_vectors(m.astype(np.float64, copy=False), min(rank, *m.shape))
     h = np.zeros((rank, m.shape[1]))
     for k in range(len(vt)):
         positive = np.maximum(u[:, k], 0), np.maximum(vt[k], 0)
@@ -23,7 +24,7 @@ def nndsvd(m: Real, rank: int) -> Float64:
     return h
 
 
-def _leading_singular_vectors(m: Float64, count: int) -> tuple[Float64, Float64]:
+def leading_singular_vectors(m: Float64, count: int) -> tuple[Float64, Float64]:
     """Return the leading left (n, count) and right (count, m) singular vectors.
 
     From the smaller Gram matrix, densely: ARPACK restarts at random on rank-deficient data, which
@@ -31,7 +32,8 @@ def _leading_singular_vectors(m: Float64, count: int) -> tuple[Float64, Float64]
     """
     wide = m.shape[0] <= m.shape[1]
     gram = m @ m.T if wide else m.T @ m
-    vectors = np.linalg.eigh(gram)[1][:, ::-1][:, :count]
+    last = len(gram) - 1
+    vectors = eigh(gram, subset_by_index=(last + 1 - count, last), overwrite_a=True)[1][:, ::-1]
     others = m.T @ vectors if wide else m @ vectors
     norms = np.linalg.norm(others, axis=0)
     others = np.divide(others, norms, out=np.zeros_like(others), where=norms > 0)

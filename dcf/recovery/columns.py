@@ -13,17 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from dask.delayed import delayed
 
+from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.solvers.shared import single_blas_thread
 from dcf.types import ColumnSolution, Float64, Index, Journal, Projection, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from dcf.recovery.nnls import NonnegativeRecovery
-
-# Below this part of the largest entry a recovered entry says nothing: it is what the factorization
-# of the sketch left uncertain, spread over the items that share a bucket.
-SUPPORT_FLOOR = 1e-5
 
 
 class IndexForm(Projection, Protocol):
@@ -31,6 +26,13 @@ class IndexForm(Projection, Protocol):
 
     def columns(self, start: int, stop: int) -> tuple[Index, Float64]:
         """Return columns start … stop: rows and entries, both (stop − start, p)."""
+
+
+class ColumnRecovery(Protocol):
+    """What solves P w = w̃ for a sparse w ≥ 0."""
+
+    def recover(self, index: Index, value: Float64, target: Float64) -> ColumnSolution:
+        """Return the column w (n,) with P w ≈ w̃, for P in index form (n, p) and w̃ (d,)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class ColumnReport:
 
 
 def recover_column(
-    solver: NonnegativeRecovery, projection: IndexForm, rows: int, target: Float64
+    solver: ColumnRecovery, projection: IndexForm, rows: int, target: Float64
 ) -> ColumnSolution:
     """Return the column w (n,) with P w ≈ w̃, for w̃ = `target` (d,)."""
     return solver.recover(*projection.columns(0, rows), target)
@@ -75,20 +77,18 @@ def column_arrays(rows: int, dtype: str) -> dict[str, NDArray[Any]]:
 
 
 def finish_column(
-    solver: NonnegativeRecovery,
     projection: IndexForm,
     rows: int,
     dtype: str,
     journal: Journal,
     target: Float64,
+    noise: float,
     column: int,
 ) -> None:
-    """Recover one column, drop what lies below the support floor, journal it."""
+    """Recover one column and journal it."""
     with single_blas_thread():
-        solution = recover_column(solver, projection, rows, target)
-        w = solution.values
-        w[w <= SUPPORT_FLOOR * w.max(initial=0.0)] = 0.0
-        stored = w.astype(dtype)
+        solution = recover_column(ReweightedRecovery(noise), projection, rows, target)
+        stored = solution.values.astype(dtype)
         report = ColumnReport(
             solution.status,
             solution.n_iter,
@@ -101,18 +101,20 @@ def finish_column(
 
 
 def recover(
-    solver: NonnegativeRecovery,
     projection: IndexForm,
     rows: int,
     dtype: str,
     journal: Journal,
     targets: Float64,
+    noises: Float64,
 ) -> Any:
     """Return the Dask graph that recovers every column of W from W̃ = `targets` (d, r).
 
+    noises : (r,), standard deviation of the entries of each column of W̃.
+
     Columns that the journal holds are not solved again.
     """
-    task = delayed(partial(finish_column, solver, projection, rows, dtype, journal), pure=False)
+    task = delayed(partial(finish_column, projection, rows, dtype, journal), pure=False)
     finished = journal.finished()
     columns = [k for k in range(targets.shape[1]) if k not in finished]
-    return delayed(list)([task(np.ascontiguousarray(targets[:, k]), k) for k in columns])
+    return delayed(list)([task(np.ascontiguousarray(targets[:, k]), float(noises[k]), k) for k in columns])

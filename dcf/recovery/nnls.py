@@ -4,7 +4,7 @@ For 0/1 P with p ones a column, ``1ᵀP = p 1ᵀ``: every feasible point has the
 plain nonnegative least squares *is* the ℓ1 programme of Sharan et al. 2019 (Slawski & Hein 2013;
 Kueng & Jung 2018). Coordinate descent on the index form of P keeps the residual up to date; a
 bucket that is zero forces the items in it to zero, which starts the active set, and items that
-violate the KKT conditions come back.
+violate the KKT conditions come back. `descend` also takes an ℓ1 weight for each item.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ _SWEEPS_PER_CHECK = 50
 
 
 @kernel
-def _descend(
-    active: Index, index: Index, value: Float64, w: Float64, residual: Float64, sweeps: int, tol: float
+def _sweep(
+    active: Index,
+    index: Index,
+    value: Float64,
+    penalty: Float64,
+    w: Float64,
+    residual: Float64,
+    sweeps: int,
+    tol: float,
 ) -> int:
     """Sweep the active items until the largest gradient step is ≤ `tol`; return the sweeps."""
     p = index.shape[1]
@@ -29,7 +36,7 @@ def _descend(
         largest = 0.0
         for a in range(active.shape[0]):
             item = active[a]
-            gradient, curvature = 0.0, 0.0
+            gradient, curvature = -penalty[item], 0.0
             for k in range(p):
                 gradient += value[item, k] * residual[index[item, k]]
                 curvature += value[item, k] * value[item, k]
@@ -66,17 +73,61 @@ def _gradient(index: Index, value: Float64, residual: Float64, out: Float64) -> 
 
 
 @kernel
-def _all_buckets_above(index: Index, target: Float64, least: float, out: Index) -> int:
-    """Write the items whose buckets all exceed `least` into `out`; return how many."""
+def _all_buckets_positive(index: Index, target: Float64, out: Index) -> int:
+    """Write the items whose buckets are all positive into `out`; return how many."""
     found = 0
     for item in range(index.shape[0]):
         alive = True
         for k in range(index.shape[1]):
-            alive = alive and target[index[item, k]] > least
+            alive = alive and target[index[item, k]] > 0.0
         if alive:
             out[found] = item
             found += 1
     return found
+
+
+def bucket_sums(index: Index, value: Float64, target: Float64) -> Float64:
+    """Return Pᵀ w̃ (n,)."""
+    out = np.empty(len(index))
+    _gradient(index, value, target, out)
+    return out
+
+
+def descend(
+    index: Index,
+    value: Float64,
+    target: Float64,
+    penalty: Float64,
+    w: Float64,
+    tol: float,
+    max_iter: int,
+) -> tuple[int, float, Float64]:
+    """Bring w (n,) ≥ 0 to the minimum of ½ ‖P w − w̃‖² + λᵀ w, in place, from where it is.
+
+    index, value : (n, p), P in index form; target : (d,), w̃; penalty : (n,), λ; tol : the largest
+    KKT violation that remains, in units of Pᵀ w̃. Returns the sweeps made, the violation and the
+    residual w̃ − P w (d,).
+    """
+    n = len(index)
+    residual, gradient = np.empty_like(target), np.empty(n)
+    active = np.empty(n, np.int64)
+    active = active[: _all_buckets_positive(index, target, active)]
+    if w.any():
+        active = np.union1d(active, np.flatnonzero(w))
+    _residual(index, value, w, target, residual)
+    used, violation = 0, np.inf
+    while used < max_iter:
+        budget = min(_SWEEPS_PER_CHECK, max_iter - used)
+        used += int(_sweep(active, index, value, penalty, w, residual, budget, 0.1 * tol))
+        _residual(index, value, w, target, residual)  # drops the rounding that updates pile up
+        _gradient(index, value, residual, gradient)
+        gradient -= penalty
+        violation = float(np.where(w > 0.0, np.abs(gradient), np.maximum(gradient, 0.0)).max(initial=0.0))
+        if violation <= tol:
+            break
+        # Items at zero that want to stay there leave the active set; violators come back.
+        active = np.flatnonzero((w > 0.0) | (gradient > 0.1 * tol))
+    return used, violation, residual
 
 
 @dataclass(frozen=True)
@@ -87,8 +138,6 @@ class NonnegativeRecovery:
     """largest KKT violation, over ‖Pᵀ w̃‖_∞"""
     max_iter: int = 20_000
     """most sweeps over the active set"""
-    noise: float = 0.0
-    """a bucket at or below `noise` times the largest one starts as a zero"""
 
     def recover(self, index: Index, value: Float64, target: Float64) -> ColumnSolution:
         """Return the column w (n,) ≥ 0 with P w ≈ w̃.
@@ -96,26 +145,12 @@ class NonnegativeRecovery:
         index, value : (n, p), P in index form; target : (d,), w̃.
         """
         n = len(index)
-        w, residual, gradient = np.zeros(n), np.array(target), np.empty(n)
-        _gradient(index, value, residual, gradient)
-        scale = float(np.abs(gradient).max(initial=0.0))
+        w = np.zeros(n)
+        scale = float(np.abs(bucket_sums(index, value, target)).max(initial=0.0))
         if scale == 0.0:
             return ColumnSolution(w, Status.converged, 0, 0.0, 0.0)
-        candidates = np.empty(n, np.int64)
-        least = self.noise * float(target.max())
-        active = candidates[: _all_buckets_above(index, target, least, candidates)].copy()
-        used, violation, status = 0, np.inf, Status.max_iter_reached
-        while used < self.max_iter:
-            budget = min(_SWEEPS_PER_CHECK, self.max_iter - used)
-            used += int(_descend(active, index, value, w, residual, budget, 0.1 * self.tol * scale))
-            _residual(index, value, w, target, residual)  # drops the rounding that updates pile up
-            _gradient(index, value, residual, gradient)
-            wrong = np.where(w > 0.0, np.abs(gradient), np.maximum(gradient, 0.0))
-            violation = float(wrong.max()) / scale
-            if violation <= self.tol:
-                status = Status.converged
-                break
-            # Items at zero that want to stay there leave the active set; violators come back.
-            active = np.flatnonzero((w > 0.0) | (gradient > 0.1 * self.tol * scale))
+        tol = self.tol * scale
+        used, violation, residual = descend(index, value, target, np.zeros(n), w, tol, self.max_iter)
+        status = Status.converged if violation <= tol else Status.max_iter_reached
         norm = float(np.linalg.norm(target)) or 1.0
-        return ColumnSolution(w, status, used, float(np.linalg.norm(residual)) / norm, violation)
+        return ColumnSolution(w, status, used, float(np.linalg.norm(residual)) / norm, violation / scale)

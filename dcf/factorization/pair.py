@@ -1,0 +1,121 @@
+"""A pair (W, H), swept in place by hierarchical alternating least squares (HALS), and its start.
+
+    minimise  ½ ‖M − W H‖²_F + λ Σ_k ‖w_k‖₁ ‖h_k‖₂   over  W, H ≥ 0
+
+Cichocki & Phan 2009, with several sweeps per product (Gillis & Glineur 2012). The penalty does not
+change when a component is scaled; rows of H are kept at unit norm, where it is the ℓ1 norm of W.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+
+from dcf.factorization.base import sweep_until
+from dcf.factorization.initialization import nndsvd, random_rows
+from dcf.solvers.gram_nnls import descend_rows, projected_gradient
+
+if TYPE_CHECKING:
+    from dcf.types import Float64, Real
+
+_INNER_SWEEPS = 10
+_INNER_TOL = 1e-2
+_TRIAL_SWEEPS = 20
+_TRIAL_ROWS = 500
+
+
+class Factorable(Protocol):
+    """M (d, m), as much of it as HALS asks for."""
+
+    squared_norm: float
+
+    def times(self, right: Float64) -> Float64:
+        """Return M · right, for (m, r)."""
+
+    def transposed_times(self, left: Float64) -> Float64:
+        """Return Mᵀ · left, for (d, r)."""
+
+
+class Dense:
+    """M as an array, multiplied in its own precision."""
+
+    def __init__(self, m: Real) -> None:
+        self._m = m
+        self.squared_norm = float(np.einsum("ij,ij->", m, m, dtype=np.float64))
+
+    def times(self, right: Float64) -> Float64:
+        """Return M · right, for (m, r)."""
+        return np.asarray(self._m @ right.astype(self._m.dtype), np.float64)
+
+    def transposed_times(self, left: Float64) -> Float64:
+        """Return Mᵀ · left, for (d, r)."""
+        return np.asarray(self._m.T @ left.astype(self._m.dtype), np.float64)
+
+
+class Pair:
+    """W and H of one start."""
+
+    def __init__(self, m: Factorable, components: Float64) -> None:
+        self.m = m
+        self.components = components.copy()
+        self.weights = np.zeros((0, len(components)))
+        self._normalise()
+        a, g = self.weights_problem()
+        self.weights = np.maximum(a @ np.linalg.pinv(g, rcond=1e-12, hermitian=True), 0.0)
+
+    def weights_problem(self) -> tuple[Float64, Float64]:
+        """Return M Hᵀ (d, r) and H Hᵀ (r, r)."""
+        h = self.components
+        return self.m.times(h.T), h @ h.T
+
+    def _components_problem(self) -> tuple[Float64, Float64]:
+        w = self.weights
+        return self.m.transposed_times(w), w.T @ w
+
+    def _normalise(self) -> None:
+        """Give every row of H unit norm; a component that has died stays zero."""
+        norms = np.linalg.norm(self.components, axis=1)
+        live = norms > 0
+        self.components[live] /= norms[live, None]
+        self.weights *= norms
+
+    def sweep(self, penalty: float = 0.0) -> float:
+        """Update W, then H; return the KKT ratio of the pair as it was."""
+        a, g = self.weights_problem()
+        a_norm = np.linalg.norm(a)
+        a -= penalty
+        ratio = np.linalg.norm(projected_gradient(a, g, self.weights)) / (a_norm or 1.0)
+        descend_rows(a, g, self.weights, _INNER_SWEEPS, _INNER_TOL)
+        b, c = self._components_problem()
+        # ‖h‖ ≤ (‖h‖² + 1) / 2, with equality at the unit norm from which H starts.
+        c[np.diag_indices_from(c)] += penalty * self.weights.sum(axis=0)
+        columns = np.ascontiguousarray(self.components.T)
+        violation = np.linalg.norm(projected_gradient(b, c, columns))
+        ratio = max(ratio, violation / (np.linalg.norm(b) or 1.0))
+        descend_rows(b, c, columns, _INNER_SWEEPS, _INNER_TOL)
+        self.components = np.ascontiguousarray(columns.T)
+        self._normalise()
+        return float(ratio)
+
+    def objective(self) -> float:
+        """Return ‖M − WH‖_F / ‖M‖_F."""
+        if self.m.squared_norm == 0.0:
+            return 0.0
+        b, c = self._components_problem()
+        h = self.components
+        squared = self.m.squared_norm - 2.0 * float((b * h.T).sum()) + float((c * (h @ h.T)).sum())
+        return float(np.sqrt(max(squared, 0.0) / self.m.squared_norm))
+
+
+def best_start(m: Real, rank: int, restarts: int, tol: float, seed: int, threads: int) -> tuple[Float64, int]:
+    """Return the H (r, m) of the best of several starts, tried on some of the rows, and the sweeps."""
+    step = -(-len(m) // max(_TRIAL_ROWS, 10 * rank))
+    rows = cast("Real", np.ascontiguousarray(m[::step]))
+    starts = [nndsvd(rows, rank), *(random_rows(rows, rank, seed, i) for i in range(restarts))]
+    trials = [Pair(Dense(rows), start) for start in starts]
+    with ThreadPoolExecutor(threads) as pool:  # the kernels and BLAS leave the GIL
+        ended = pool.map(lambda pair: sweep_until(pair.sweep, tol, _TRIAL_SWEEPS), trials)
+        used = max(n_iter for _, n_iter, _ in ended)
+    return min(trials, key=Pair.objective).components, used

@@ -1,0 +1,81 @@
+"""Nonnegative sparse recovery of one column from a sketch whose noise is known.
+
+    minimise  ½ ‖P w − w̃‖² + Σ_i λ_i w_i   over  w ≥ 0,   λ_i = λ₀ ε₀ / (w_i + ε)
+
+Reweighted ℓ1 (Candès, Wakin & Boyd 2008): every round takes its weights from the last, while ε goes
+down to ε₀, so that what is large is hardly penalised and what is small has to explain more than the
+noise does. It stands for Σ log(w_i + ε₀), and finds the sparser of columns that explain w̃ equally
+well, where ℓ1 cannot tell them apart: for 0/1 P they all have the same ℓ1 norm.
+
+Nonnegative least squares on the support that remains takes out the shrinkage. That is done first as
+if the noise were large, which moves the column fast to a sparse one, then at lower and lower levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dcf.recovery.nnls import NonnegativeRecovery, descend
+from dcf.types import ColumnSolution, Float64, Index, Status
+
+# ε over the size of an entry, round by round: from convex in all but the largest entries to nearly
+# a count of them.
+_SMOOTHING = np.geomspace(0.2, 0.02, 8)
+# λ₀ is twice σ √(2 p ln n), the size of the largest of n gradients of noise alone. At that size
+# itself an item or two of every column is admitted that only explains noise.
+_STRENGTH = 2.0
+# The least noise, over the size of an entry, that the first rounds assume: weights much smaller than
+# the entries would move the column too slowly from where plain least squares leaves it.
+_COARSEST = 0.01
+# From there down to the noise, so that the entries too small for one level come back, sparsely, at the
+# next.
+_FINER = 0.1
+# The least that rounding lets coordinate descent tell from zero, over the size of an entry.
+_FINEST = 1e-10
+# A round ends when its KKT conditions hold to this part of the noise.
+_ROUND_TOL = 1e-2
+
+
+@dataclass(frozen=True)
+class ReweightedRecovery:
+    """Reweighted ℓ1 by coordinate descent, at a coarse level of noise, then down to the true one."""
+
+    noise: float
+    """σ, standard deviation of an entry of w̃"""
+    max_iter: int = 20_000
+    """most sweeps over the active set, in all rounds together; as many for the NNLS of each level"""
+
+    def recover(self, index: Index, value: Float64, target: Float64) -> ColumnSolution:
+        """Return the sparse column w (n,) ≥ 0 with P w ≈ w̃.
+
+        index, value : (n, p), P in index form; target : (d,), w̃, whose zeros may carry noise of
+        either sign.
+        """
+        n, w = len(index), np.zeros(len(index))
+        if not target.any():
+            return ColumnSolution(w, Status.converged, 0, 0.0, 0.0)
+        size = float(target @ target / np.abs(target).sum())
+        gain = _STRENGTH * np.sqrt(2.0 * float(np.square(value).sum()) / n * np.log1p(n))
+        last = max(self.noise, _FINEST * size)
+        noise, smoothing, used = max(last, _COARSEST * size), _SMOOTHING, 0
+        while True:
+            tol = _ROUND_TOL * noise
+            for epsilon in smoothing * size:
+                penalty = gain * noise * _SMOOTHING[-1] * size / (w + epsilon)
+                left = max(1, self.max_iter - used)
+                n_iter, violation, _ = descend(index, value, target, penalty, w, tol, left)
+                used += n_iter
+            support = np.flatnonzero(w)
+            exact = NonnegativeRecovery(max_iter=self.max_iter).recover(
+                index[support], value[support], target
+            )
+            w[support] = exact.values
+            used += exact.n_iter
+            if noise == last or used >= self.max_iter:
+                break
+            noise, smoothing = max(last, _FINER * noise), _SMOOTHING[-1:]
+        done = noise == last and violation <= tol
+        status = exact.status if done else Status.max_iter_reached
+        return ColumnSolution(w, status, used, exact.residual_norm, exact.kkt)
