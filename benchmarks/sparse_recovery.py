@@ -86,9 +86,7 @@ def knowing_h(setting, seed, w, h, data):
 
 def main() -> None:
     for setting in SETTINGS:
-        print(
-            f"\n{setting}\nseed     median      worst   worst F1   knowing H   factorize, recover (s)"
-        )
+        print(f"\n{setting}\nseed     median      worst   worst F1   knowing H   factorize, recover (s)")
         held = []
         for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
             w, h, data = plant(setting, seed)
