@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dcf.factorization.sparsest import LEAST_ZEROS
+
 if TYPE_CHECKING:
     from dcf.plan import Plan
     from dcf.settings import Settings
@@ -19,10 +21,19 @@ MOST_EXCESS = 0.04
 # A one-pass error so much above what an exact pass would reach is worth telling.
 WORTH_A_PASS = 1.05
 BY_NAME = "asked for by name"
-# Sparse recovery needs about this many rows of the sketch for a nonzero of a column (DESIGN.md).
-ROWS_PER_NONZERO = 10
+# k ln(n/k) rows is where recovery of k nonzeros among n begins to succeed; so much more is asked for.
+SAFETY = 1.25
 # Components that other starts find again with at least this cosine are determined by the data (DESIGN.md).
 STABLE = 0.98
+
+
+def rows_to_carry(support: int, rows: int) -> int:
+    """Return the sketch size d that carries columns of k = `support` nonzeros among n = `rows`.
+
+    d = 1.25 k ln(n/k), the order of Candès & Wakin 2008 (*An introduction to compressive sampling*); the
+    factor is measured (DESIGN.md).
+    """
+    return int(np.ceil(SAFETY * support * np.log(rows / support))) if support else 0
 
 
 def explain(
@@ -31,6 +42,11 @@ def explain(
     """Say why `method` was taken among the contenders, by their errors on the same evidence."""
     if settings.method != "auto":
         return BY_NAME
+    if contenders == ("range",):
+        return (
+            "W is not sparse (some component is in almost every row of the one-sided sketch), so the range"
+            " sketch finds it"
+        )
     if len(contenders) == 1:
         return f"all {plan.rows} rows fit into the sample, and an exact pass then finds W"
     ways = {
@@ -53,7 +69,8 @@ def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | No
     if method == "full":
         return None
     if method == "factorize-recover":
-        size, wanted = plan.sketch_size, evidence["recovery"]["widest_support"] * ROWS_PER_NONZERO
+        widest = evidence["recovery"]["widest_support"]
+        size, wanted = plan.sketch_size, rows_to_carry(widest, plan.rows)
     else:
         fit, held = evidence["fit"] ** 2, evidence["held_out"][method] ** 2
         size, excess = plan.sample_size, plan.sample_size * (held - fit) / ((held + fit) or 1.0)
@@ -91,7 +108,7 @@ def judge(
     factorization = record["candidates"][method]
     doubts = []
     if method == "factorize-recover":
-        doubts += _doubts_of_recovery(record["evidence"]["recovery"], plan)
+        doubts += _doubts_of_recovery(record["evidence"], plan)
     shaky = [k for k, c in enumerate(components) if c["stability"] is not None and c["stability"] < STABLE]
     if shaky:
         least = min(components[k]["stability"] for k in shaky)
@@ -114,12 +131,18 @@ def judge(
     return {"verdict": "trusted", "why": f"{known}{agreed}.{note}"}
 
 
-def _doubts_of_recovery(recovery: dict[str, int], plan: Plan) -> list[str]:
+def _doubts_of_recovery(evidence: dict[str, Any], plan: Plan) -> list[str]:
+    recovery, d = evidence["recovery"], plan.sketch_size
     widest, unconverged = recovery["widest_support"], recovery["unconverged"]
-    if widest * ROWS_PER_NONZERO > plan.sketch_size:
+    if evidence["zero_fraction"] < LEAST_ZEROS:
         return [
-            f"A recovered component has {widest} nonzeros; a sketch of {plan.sketch_size} rows can carry"
-            f" about {plan.sketch_size // ROWS_PER_NONZERO}. Use {INSTEAD}."
+            f"W is not sparse: some component is in {100 * (1 - evidence['zero_fraction']):.0f} % of the"
+            f" sketch's {d} rows, so that the sketch does not determine the components. Use {INSTEAD}."
+        ]
+    if rows_to_carry(widest, plan.rows) > d:
+        return [
+            f"A recovered component has {widest} nonzeros, which take a sketch of about"
+            f" {rows_to_carry(widest, plan.rows)} rows; this one has {d}. Use {INSTEAD}."
         ]
     if unconverged:
         return [

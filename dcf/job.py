@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dcf.errors import UsageError
+from dcf.factorization.sparsest import LEAST_ZEROS
 from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseBinary, SparseSign
 from dcf.stages import timed
 from dcf.storage.run import Transposed
@@ -82,7 +83,8 @@ class Job:
         if self.plan.method != "auto":
             return (self.plan.method,)
         if not self.settings.refine:
-            return ("factorize-recover", "range")
+            sparse = self.run.record["evidence"].get("zero_fraction", 1.0) >= LEAST_ZEROS
+            return ("factorize-recover", "range") if sparse else ("range",)
         return ("rows", "range") if self.plan.range_size else ("rows",)
 
     def note(self, **evidence: Any) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcf.factorization.base import sweep_until
-from dcf.factorization.pair import Dense, Pair, best_start
+from dcf.factorization.pair import Dense, Pair, carry, ranked_starts
+from dcf.factorization.stability import STARTS_COMPARED, stability
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
@@ -36,9 +37,19 @@ class HalsNMF:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
         if len(m) == 0:  # a sample of all-zero data has no rows
             m = np.zeros((1, m.shape[1]))
-        start, tried = best_start(m, self.rank, self.restarts, self.tol, self.seed, self.threads)
-        best = Pair(Dense(m), start)
+        trials, tried = ranked_starts(m, self.rank, self.restarts, self.tol, self.seed, self.threads)
+        compared = trials[:STARTS_COMPARED]
+        ended = carry(compared, self.tol, self.max_iter, self.threads)
+        trial = min(compared, key=Pair.objective)
+        others = [pair for pair in compared if pair is not trial]
+        tried += ended[compared.index(trial)][1]
+        best = Pair(Dense(m), trial.components)
         status, n_iter, ratio = sweep_until(best.sweep, self.tol, self.max_iter, floor=1e-6)
         return FactorizationResult(
-            Factors(best.weights, best.components), status, tried + n_iter, best.objective(), ratio
+            Factors(best.weights, best.components),
+            status,
+            tried + n_iter,
+            best.objective(),
+            ratio,
+            stability=stability(trial, others),
         )

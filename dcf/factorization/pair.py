@@ -18,7 +18,9 @@ from dcf.factorization.initialization import nndsvd, random_rows
 from dcf.solvers.gram_nnls import descend_rows, projected_gradient
 
 if TYPE_CHECKING:
-    from dcf.types import Float64, Real
+    from collections.abc import Sequence
+
+    from dcf.types import Float64, Real, Status
 
 _INNER_SWEEPS = 10
 _INNER_TOL = 1e-2
@@ -109,13 +111,19 @@ class Pair:
         return float(np.sqrt(max(squared, 0.0) / self.m.squared_norm))
 
 
-def best_start(m: Real, rank: int, restarts: int, tol: float, seed: int, threads: int) -> tuple[Float64, int]:
-    """Return the H (r, m) of the best of several starts, tried on some of the rows, and the sweeps."""
+def ranked_starts(
+    m: Real, rank: int, restarts: int, tol: float, seed: int, threads: int
+) -> tuple[list[Pair], int]:
+    """Return the starts, tried on some of the rows for a few sweeps, best first, and the sweeps."""
     step = -(-len(m) // max(_TRIAL_ROWS, 10 * rank))
     rows = cast("Real", np.ascontiguousarray(m[::step]))
     starts = [nndsvd(rows, rank), *(random_rows(rows, rank, seed, i) for i in range(restarts))]
     trials = [Pair(Dense(rows), start) for start in starts]
+    used = max(n_iter for _, n_iter, _ in carry(trials, tol, _TRIAL_SWEEPS, threads))
+    return sorted(trials, key=Pair.objective), used
+
+
+def carry(pairs: Sequence[Pair], tol: float, max_iter: int, threads: int) -> list[tuple[Status, int, float]]:
+    """Sweep each pair to `tol`, several at once; the results do not depend on how many."""
     with ThreadPoolExecutor(threads) as pool:  # the kernels and BLAS leave the GIL
-        ended = pool.map(lambda pair: sweep_until(pair.sweep, tol, _TRIAL_SWEEPS), trials)
-        used = max(n_iter for _, n_iter, _ in ended)
-    return min(trials, key=Pair.objective).components, used
+        return list(pool.map(lambda pair: sweep_until(pair.sweep, tol, max_iter), pairs))

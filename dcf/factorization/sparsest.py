@@ -15,6 +15,7 @@ unique when H has no zeros, for columns of W̃ may be mixed as long as both fact
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ import numpy as np
 
 from dcf.factorization.base import sweep_until
 from dcf.factorization.initialization import leading_singular_vectors
-from dcf.factorization.pair import Pair, best_start
+from dcf.factorization.pair import Pair, ranked_starts
+from dcf.factorization.stability import STARTS_COMPARED, stability
 from dcf.types import FactorizationResult, Factors, Status
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ _STAGE_TOL = 1e-2
 # Entries within three standard deviations are zeros: 99.7 % of those that are.
 _ZERO = 3.0
 _POLISHES = 5
+# With fewer zeros than this in some column of W̃, W is not sparse for its sketch: planted ones have at
+# most 0.07 where k ≥ d, at least 0.34 where k ≤ d / 5 (DESIGN.md).
+LEAST_ZEROS = 0.2
 
 
 class Truncated:
@@ -171,11 +176,27 @@ class SparsestNMF:
         less than what `tol` resolves.
         """
         truncated = Truncated(m, self.rank)
-        start, used = best_start(m, self.rank, self.restarts, self.tol, self.seed, self.threads)
-        pair = Pair(truncated, start)
+        starts, tried = ranked_starts(m, self.rank, self.restarts, self.tol, self.seed, self.threads)
+        starts = starts[:STARTS_COMPARED]
+        pair = Pair(truncated, starts[0].components)
         scale = float(pair.weights_problem()[0].max(initial=0.0))
         noise = max(truncated.noise(m), max(self.tol, np.finfo(np.float64).eps) * scale)
-        last, left = _LAST * noise, self.max_iter
+        descend = partial(self._descend, truncated, noise, scale)
+        status, n_iter, ratio = descend(pair)
+        weights = least_squares_weights(m, pair.components)
+        rivals = []
+        if zero_fraction(weights, column_noise(noise, pair.components)) >= LEAST_ZEROS:
+            rivals = [Pair(truncated, start.components) for start in starts[1:]]
+            with ThreadPoolExecutor(self.threads) as pool:
+                list(pool.map(descend, rivals))
+        error = _distance(m, weights, pair.components) / (float(np.linalg.norm(m)) or 1.0)
+        agreement = stability(pair, rivals)
+        factors = Factors(weights, pair.components)
+        return FactorizationResult(factors, status, tried + n_iter, error, ratio, noise, agreement)
+
+    def _descend(self, m: Truncated, noise: float, scale: float, pair: Pair) -> tuple[Status, int, float]:
+        """Carry a start down the ladder of penalties, in place."""
+        last, left, used = _LAST * noise, self.max_iter, 0
         status, ratio = Status.converged, 0.0
         for penalty in _ladder(_FIRST * scale, last):
             linear = pair.weights_problem()[0]
@@ -183,8 +204,5 @@ class SparsestNMF:
             most = max(1, left if penalty == last else min(left, _STAGE_SWEEPS))
             status, n_iter, ratio = sweep_until(partial(pair.sweep, penalty), tol, most)
             used, left = used + n_iter, left - n_iter
-            pair.components = sparser(truncated, pair.components, max(penalty, noise))
-        weights = least_squares_weights(m, pair.components)
-        error = _distance(m, weights, pair.components) / (float(np.linalg.norm(m)) or 1.0)
-        factors = Factors(weights, pair.components)
-        return FactorizationResult(factors, status, used, error, ratio, noise)
+            pair.components = sparser(m, pair.components, max(penalty, noise))
+        return status, used, ratio

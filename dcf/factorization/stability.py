@@ -7,7 +7,7 @@ does (Brunet et al. 2004, *Metagenes and molecular pattern discovery using matri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,19 +18,29 @@ if TYPE_CHECKING:
 
     from dcf.types import Float64
 
+
+class Rival(Protocol):
+    """A factorization from one of the starts."""
+
+    components: Float64
+
+    def objective(self) -> float:
+        """Return ‖M − WH‖_F / ‖M‖_F."""
+
+
+# So many of the best starts are carried to the end.
+STARTS_COMPARED = 3
 # A start that leaves so much more of the norm of the data unexplained is a worse answer, not another.
 AS_GOOD = 0.01
 
 
-def stability(
-    components: Float64, objective: float, others: Sequence[tuple[Float64, float]]
-) -> Float64 | None:
-    """Return the least cosine of each row of H (r, m) to its partner from every start that fits as well.
+def stability(best: Rival, others: Sequence[Rival]) -> Float64 | None:
+    """Return the least cosine of each component of `best` to its partner in every start that fits as well.
 
-    objective : ‖M − WH‖_F / ‖M‖_F of H; others : H and objective of other starts. None where none
-    of them is within 0.01 of `objective`.
+    (r,), or None where no other start leaves at most 0.01 of the norm more unexplained.
     """
-    rivals = [h for h, reached in others if reached <= objective + AS_GOOD]
+    rivals = [other for other in others if other.objective() <= best.objective() + AS_GOOD]
     if not rivals:
         return None
-    return np.asarray(np.min([match(h.T, components.T)[1] for h in rivals], axis=0))
+    cosines = [match(rival.components.T, best.components.T)[1] for rival in rivals]
+    return np.asarray(np.min(cosines, axis=0))
