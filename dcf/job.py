@@ -75,7 +75,7 @@ class Job:
     @cached_property
     def corange(self) -> SparseSign:
         """Ψ (l, n)."""
-        return SparseSign(self.settings.seed, self.plan.corange_size, role=Role.corange)
+        return SparseSign(self.settings.seed, self.plan.corange_size, 2, Role.corange)
 
     @property
     def contenders(self) -> tuple[str, ...]:
@@ -102,8 +102,11 @@ class Job:
     def allocate(self, name: str) -> RowStore:
         """Create an n-sized array of the run, one chunk a block of the pass that writes it."""
         plan = self.plan
-        width = plan.range_size if name == "stages/range" else plan.rank
-        rows = plan.sketch_block_rows if name.startswith("stages/range") else plan.refine_block_rows
+        width, rows = plan.rank, plan.refine_block_rows
+        if name == "stages/range":
+            width, rows = plan.range_size, plan.range_chunk_rows
+        elif name == "stages/range_weights":
+            rows = plan.sketch_block_rows
         if name == "H":
             return Transposed(self.run.allocate(name, (width, plan.rows), (width, rows), plan.dtype))
         store: RowStore = self.run.allocate(name, (plan.rows, width), (rows, width), plan.dtype)

@@ -85,7 +85,13 @@ class Pipeline:
         rows = self.job.allocate_once("stages/range") if plan.range_size else None
         with self.job.stage("sketch", journal, plan.sketch_blocks):
             graph = compression.compress(
-                self.job.source, recipe, rows, journal, plan.sketch_blocks, plan.most_tasks
+                self.job.source,
+                recipe,
+                rows,
+                plan.range_chunk_rows,
+                journal,
+                plan.sketch_blocks,
+                plan.most_tasks,
             )
             try:
                 sketch = self.workers.compute(graph)

@@ -33,7 +33,7 @@ HELD_OUT = 8  # one row kept out for so many fitted,
 LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
 RANGE_SHARE = 23  # Z takes no more than one part in so many of the data, or
 RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
-CORANGE_BYTES = 8 * MIB  # l as large as this lets it be, between 2q + 1 and 8q
+CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 8q
 MOST_SWEEPS = 40
 # A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
 WORKER_BASE = 240 * MIB
@@ -76,6 +76,8 @@ class Plan:
     """rows of a tile, the unit of arithmetic"""
     sketch_block_rows: int
     """rows of a block of the sketch pass"""
+    range_chunk_rows: int
+    """rows of a chunk of Z, which divide a block of the sketch pass"""
     refine_block_rows: int
     """rows of a block of a refine pass, and of a chunk of the factor"""
     passes: int
@@ -164,6 +166,9 @@ def make_plan(
     sketch_bytes = 8 * (width * (PROBE_SIZE + d + corange) + q * q) + sample_bytes
     sums_bytes = 8 * settings.rank * (width + settings.rank)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
+    range_chunk_rows = stored_rows * _largest_divisor(
+        sketch_block_rows // stored_rows, RANGE_BYTES // (max(q, 1) * computed * stored_rows)
+    )
     refine_block_rows = _block_rows(rows, row_bytes, stored_rows, sums_bytes)
 
     most_tasks = TASKS_PER_WORKER * workers
@@ -180,7 +185,7 @@ def make_plan(
         "sketch": {
             "data": stripe_bytes + 4 * tile_bytes,
             "sketch": (depth + 5) * sketch_bytes + 3 * sample_bytes,
-            "range": q * computed * (3 * sketch_block_rows + 2 * width),
+            "range": q * computed * (sketch_block_rows + 3 * range_chunk_rows + 2 * width),
         },
         "refine": {
             "data": stripe_bytes + 8 * tile_bytes,
@@ -226,6 +231,7 @@ def make_plan(
         stripe_rows=stripe_rows,
         tile_rows=tile_rows,
         sketch_block_rows=sketch_block_rows,
+        range_chunk_rows=range_chunk_rows,
         refine_block_rows=refine_block_rows,
         passes=passes,
         bytes_to_read=passes * rows * row_bytes,
@@ -285,6 +291,11 @@ def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int)
     count = 1 << (count.bit_length() - 1)
     block = -(-rows // count)
     return min(-(-block // stored_rows) * stored_rows, -(-rows // stored_rows) * stored_rows)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """Return the largest divisor of `number` that is at most `most`, or 1."""
+    return next((k for k in range(min(most, number), 1, -1) if number % k == 0), 1)
 
 
 def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dict[str, int]) -> None:

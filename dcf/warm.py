@@ -52,7 +52,7 @@ def compile_kernels(plan: Plan) -> None:
     projection = SparseBinary(0, 8, 2) if plan.sketch_size else None
     probe = CountSketch(0, 4, role=Role.probe)
     span = Gaussian(0, 3, Role.range) if plan.range_size else None
-    corange = SparseSign(0, 8, role=Role.corange) if plan.range_size else None
+    corange = SparseSign(0, 8, 2, Role.corange) if plan.range_size else None
     capacity = 3 if plan.sample_size else 0
     recipe = SketchRecipe(0, probe, capacity, projection, span, corange, plan.dtype, False)
     compress_block(source, recipe, block)

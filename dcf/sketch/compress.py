@@ -192,6 +192,7 @@ def compress_subtree(
     source: BlockSource,
     recipe: SketchRecipe,
     range_rows: RowStore | None,
+    range_chunk_rows: int,
     journal: Journal,
     blocks: Sequence[Block],
     finished: frozenset[int],
@@ -203,7 +204,9 @@ def compress_subtree(
             return Sketch.from_arrays(journal.load(block.index))
         sketch, z = compress_block(source, recipe, block)
         if range_rows is not None:
-            range_rows[block.start : block.stop] = z
+            for start in range(0, len(z), range_chunk_rows):
+                part = z[start : start + range_chunk_rows]
+                range_rows[block.start + start : block.start + start + len(part)] = part
         journal.save(block.index, sketch.to_arrays(recipe.sample_capacity))
         return sketch
 
@@ -215,17 +218,20 @@ def compress(
     source: BlockSource,
     recipe: SketchRecipe,
     range_rows: RowStore | None,
+    range_chunk_rows: int,
     journal: Journal,
     blocks: Sequence[Block],
     most_tasks: int,
 ) -> Any:
     """Return the Dask graph (a Delayed `Sketch`) of the whole pass.
 
-    The rows of Z go to `range_rows`, where one is given, block by block. Blocks that the journal
+    The rows of Z go to `range_rows`, where one is given, so many at a time. Blocks that the journal
     holds are loaded, not read again.
     """
     finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
-    task = delayed(partial(compress_subtree, source, recipe, range_rows, journal), pure=False)
+    task = delayed(
+        partial(compress_subtree, source, recipe, range_rows, range_chunk_rows, journal), pure=False
+    )
     roots = [
         task(
             parts := tuple(blocks[i : i + size]),
