@@ -18,6 +18,8 @@ INSTEAD = "--method rows with --refine 1, or --method range where one pass must 
 WIDE_GAP = 1.25
 # A sample is large enough where it costs the fit this part of its squared error (an exact pass follows).
 MOST_EXCESS = 0.04
+# A sketch of more than one part in so many of the rows is no sketch any more.
+LARGEST_SHARE = 4
 # A one-pass error so much above what an exact pass would reach is worth telling.
 WORTH_A_PASS = 1.05
 BY_NAME = "asked for by name"
@@ -64,7 +66,7 @@ def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | No
 
     Of a sample of s rows, H fits those s better and all others worse than the best H would, by a
     factor of about 1 ∓ c/s in the square; c follows from the two errors. Of a one-sided sketch, the
-    widest column says it. None, too, where not even half of the rows would be enough.
+    widest column says it. None, too, where not even a quarter of the rows would be enough.
     """
     if method == "full":
         return None
@@ -75,7 +77,7 @@ def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | No
         fit, held = evidence["fit"] ** 2, evidence["held_out"][method] ** 2
         size, excess = plan.sample_size, plan.sample_size * (held - fit) / ((held + fit) or 1.0)
         wanted = int(excess / MOST_EXCESS) if plan.held_out and held > WIDE_GAP * fit else 0
-    return wanted if size < wanted <= plan.rows // 2 else None
+    return wanted if size < wanted <= plan.rows // LARGEST_SHARE else None
 
 
 def advise(
