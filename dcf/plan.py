@@ -31,9 +31,9 @@ PROBE_SIZE = 256
 SAMPLE_BYTES = 64 * MIB  # of a sample whose size is not asked for, if the rank allows
 HELD_OUT = 8  # one row kept out for so many fitted,
 LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
-RANGE_SHARE = 23  # Z takes no more than one part in so many of the data, or
+RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
 RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
-CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 8q
+CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 6q
 MOST_SWEEPS = 40
 # A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
 WORKER_BASE = 240 * MIB
@@ -153,8 +153,8 @@ def make_plan(
         )
     method = settings.method
     d, s, held_out, q = _sketch_sizes(method, rows, width, layout, settings)
-    corange = max(2 * q + 1, min(8 * q, CORANGE_BYTES // (8 * width))) if q else 0
     computed = 8 if layout.compute_dtype == "float64" else 4
+    corange = max(2 * q + 1, min(6 * q, CORANGE_BYTES // (computed * width))) if q else 0
 
     row_bytes = width * layout.itemsize
     chunk_rows = min(layout.chunks[axis], rows)
@@ -163,7 +163,7 @@ def make_plan(
     stripe_rows = min(stripe_rows, -(-rows // chunk_rows) * chunk_rows)
     tile_rows = max(8, TILE_BYTES // (width * computed))
     sample_bytes = (s + held_out + 1) * (width * computed + 16) if s else 0
-    sketch_bytes = 8 * (width * (PROBE_SIZE + d + corange) + q * q) + sample_bytes
+    sketch_bytes = 8 * (width * (PROBE_SIZE + d) + q * q) + computed * width * corange + sample_bytes
     sums_bytes = 8 * settings.rank * (width + settings.rank)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
     range_chunk_rows = stored_rows * _largest_divisor(
@@ -184,7 +184,7 @@ def make_plan(
     stages: dict[str, dict[str, int]] = {
         "sketch": {
             "data": stripe_bytes + 4 * tile_bytes,
-            "sketch": (depth + 5) * sketch_bytes + 3 * sample_bytes,
+            "sketch": (depth + 5) * sketch_bytes + 3 * sample_bytes + 8 * width * corange,
             "range": q * computed * (sketch_block_rows + 3 * range_chunk_rows + 2 * width),
         },
         "refine": {

@@ -30,6 +30,7 @@ _DESCRIPTIONS = {
     "sketch": "sketch (pass 1)",
     "factorize": "factorize",
     "recover": "recover columns",
+    "recover rows": "recover rows",
     "scale": "scale and store",
 }
 

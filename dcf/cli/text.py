@@ -95,11 +95,18 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
 
 
 def component_lines(record: dict[str, Any]) -> list[str]:
-    """Return a table of the components."""
-    head = f"{'component':>9}  {'norm':>10}  {'support':>10}  {'iterations':>10}  {'residual':>9}  status"
+    """Return a table of the components; stability is the least cosine to the same one from other starts."""
+    head = (
+        f"{'component':>9}  {'norm':>10}  {'support':>10}  {'stability':>9}  {'iterations':>10}"
+        f"  {'residual':>9}  status"
+    )
     rows = [
-        f"{k:>9}  {c['norm']:>10.4g}  {c['support']:>10}  {c['iterations']:>10}  {c['residual']:>9.1e}"
-        f"  {c['status']}"
+        f"{k:>9}  {c['norm']:>10.4g}  {c['support']:>10}  {_stability(c['stability']):>9}"
+        f"  {c['iterations']:>10}  {c['residual']:>9.1e}  {c['status']}"
         for k, c in enumerate(record["components"])
     ]
     return [head, *rows]
+
+
+def _stability(cosine: float | None) -> str:
+    return "unknown" if cosine is None else f"{cosine:.4f}"

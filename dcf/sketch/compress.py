@@ -65,8 +65,8 @@ class Sketch:
     """rows of smallest keys, at most `sample_capacity`"""
     compressed: Float64
     """M̃ = P M (d, m); d = 0 where it was not asked for"""
-    corange: Float64
-    """X = Ψ M (l, m); l = 0 where it was not asked for"""
+    corange: Real
+    """X = Ψ M (l, m), in the precision of Z, its partner; l = 0 where it was not asked for"""
     triangle: Float64
     """R (q, q) with RᵀR = ZᵀZ, Z = M Ω; q = 0 where it was not asked for"""
 
@@ -77,7 +77,7 @@ class Sketch:
             self.probe + other.probe,
             self.sample.merge(other.sample, capacity),
             self.compressed + other.compressed,
-            self.corange + other.corange,
+            cast("Real", self.corange + other.corange),
             meet(self.triangle, other.triangle),
         )
 
@@ -119,7 +119,7 @@ def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
         np.zeros((recipe.probe.sketch_size, width)),
         RowSample(np.empty(0), np.empty(0, np.int64), np.empty((0, width), recipe.dtype)),
         np.zeros((d, width)),
-        np.zeros((size, width)),
+        cast("Real", np.zeros((size, width), recipe.dtype)),
         np.zeros((q, q)),
     )
 
@@ -134,6 +134,7 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
     omega = np.empty((source.width, 0)) if recipe.span is None else recipe.span.dense(0, source.width).T
     omega = np.ascontiguousarray(omega, recipe.dtype)
     z = cast("Real", np.empty((block.stop - block.start, omega.shape[1]), recipe.dtype))
+    x = np.zeros(sketch.corange.shape)
     squared_norm, minimum, zeros = 0.0, np.inf, 0
     absent: set[str] = set()
     for start, tile in source.tiles(block.start, block.stop, absent):
@@ -149,7 +150,7 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         if recipe.projection is not None:
             recipe.projection.accumulate(tile, start, sketch.compressed)
         if recipe.corange is not None:
-            recipe.corange.accumulate(tile, start, sketch.corange)
+            recipe.corange.accumulate(tile, start, x)
             np.matmul(tile, omega, out=z[start - block.start : start - block.start + len(tile)])
         if recipe.sample_capacity:
             sampler.offer(tile, norms, start)
@@ -165,7 +166,13 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         len(absent),
         source.decoded_bytes(block.start, block.stop),
     )
-    whole = replace(sketch, statistics=statistics, sample=sampler.sample(), triangle=triangle(z))
+    whole = replace(
+        sketch,
+        statistics=statistics,
+        sample=sampler.sample(),
+        corange=cast("Real", x.astype(recipe.dtype)),
+        triangle=triangle(z),
+    )
     return whole, z
 
 

@@ -49,15 +49,16 @@ class Surrogate:
     """V (k, m), orthonormal rows"""
 
     @classmethod
-    def of(cls, corange: Float64, triangle: Float64, omega: Float64, precision: float) -> Surrogate:
+    def of(cls, corange: Real, triangle: Float64, omega: Float64, precision: float) -> Surrogate:
         """Return the surrogate of X = `corange` (l, m), R = `triangle` (q, q) and Ω = `omega` (m, q).
 
         Singular values of Z below `precision` of the largest are its rounding, and are left out.
         """
+        x = corange.astype(np.float64)
         _, values, vt = np.linalg.svd(triangle)
         kept = values > precision * max(float(values[0]), np.finfo(np.float64).tiny)
         basis = vt[kept].T / values[kept]  # Q = Z · basis
-        core = np.linalg.lstsq(corange @ (omega @ basis), corange, rcond=None)[0]  # (ΨQ)⁺ X
+        core = np.linalg.lstsq(x @ (omega @ basis), x, rcond=None)[0]  # (ΨQ)⁺ X
         v, lower = np.linalg.qr(core.T)
         return cls(np.ascontiguousarray(basis @ lower.T), np.ascontiguousarray(v.T))
 
