@@ -66,11 +66,13 @@ def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | No
 
     Of a sample of s rows, H fits those s better and all others worse than the best H would, by a
     factor of about 1 ∓ c/s in the square; c follows from the two errors. Of a one-sided sketch, the
-    widest column says it. None, too, where not even a quarter of the rows would be enough.
+    widest column says it. None, too, where W is dense or not even a quarter of the rows would be enough.
     """
     if method == "full":
         return None
     if method == "factorize-recover":
+        if evidence["zero_fraction"] < LEAST_ZEROS:
+            return None
         widest = evidence["recovery"]["widest_support"]
         size, wanted = plan.sketch_size, rows_to_carry(widest, plan.rows)
     else:
@@ -138,8 +140,9 @@ def _doubts_of_recovery(evidence: dict[str, Any], plan: Plan) -> list[str]:
     widest, unconverged = recovery["widest_support"], recovery["unconverged"]
     if evidence["zero_fraction"] < LEAST_ZEROS:
         return [
-            f"W is not sparse: some component is in {100 * (1 - evidence['zero_fraction']):.0f} % of the"
-            f" sketch's {d} rows, so that the sketch does not determine the components. Use {INSTEAD}."
+            f"Some component is in {100 * (1 - evidence['zero_fraction']):.0f} % of the sketch's {d} rows: W"
+            " is not sparse, or the sketch is far too small for it, and cannot tell the components. Use"
+            f" {INSTEAD}."
         ]
     if rows_to_carry(widest, plan.rows) > d:
         return [

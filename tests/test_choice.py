@@ -69,7 +69,7 @@ def test_a_dense_factor_asked_of_factorize_recover(tmp_path, nmf, refine):
     assert trust["verdict"] == "doubtful"
     assert "W is not sparse" in trust["why"]
     assert "--method rows" in trust["why"]
-    assert result.attributes["evidence"]["zero_fraction"] < 0.2
+    assert result.attributes["evidence"]["zero_fraction"] < 0.1
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])

@@ -45,8 +45,8 @@ _STAGE_TOL = 1e-2
 _ZERO = 3.0
 _POLISHES = 5
 # With fewer zeros than this in some column of W̃, W is not sparse for its sketch: planted ones have at
-# most 0.07 where k ≥ d, at least 0.34 where k ≤ d / 5 (DESIGN.md).
-LEAST_ZEROS = 0.2
+# most 0.07 where k ≥ d, at least 0.13 where k ≤ 0.35 d (DESIGN.md). Lower penalties only find fewer.
+LEAST_ZEROS = 0.1
 
 
 class Truncated:
@@ -197,12 +197,17 @@ class SparsestNMF:
     def _descend(self, m: Truncated, noise: float, scale: float, pair: Pair) -> tuple[Status, int, float]:
         """Carry a start down the ladder of penalties, in place."""
         last, left, used = _LAST * noise, self.max_iter, 0
-        status, ratio = Status.converged, 0.0
+        status, ratio, dense = Status.converged, 0.0, False
         for penalty in _ladder(_FIRST * scale, last):
+            if dense and penalty > last:
+                continue
             linear = pair.weights_problem()[0]
             tol = _STAGE_TOL * penalty * np.sqrt(linear.size) / (np.linalg.norm(linear) or 1.0)
-            most = max(1, left if penalty == last else min(left, _STAGE_SWEEPS))
+            most = max(1, left if penalty == last and not dense else min(left, _STAGE_SWEEPS))
             status, n_iter, ratio = sweep_until(partial(pair.sweep, penalty), tol, most)
             used, left = used + n_iter, left - n_iter
-            pair.components = sparser(m, pair.components, max(penalty, noise))
+            level = max(penalty, noise)
+            pair.components = sparser(m, pair.components, level)
+            weights = m.times(pair.components.T) @ _inverse_gram(pair.components)
+            dense = zero_fraction(weights, column_noise(level, pair.components)) < LEAST_ZEROS
         return status, used, ratio
