@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
 from dcf.factorization.sparsest import SparsestNMF, column_noise, zero_fraction
 from dcf.sketch.range import Surrogate, SurrogateRows
-from dcf.sketch.rows import held_out
+from dcf.sketch.rows import spared
 from dcf.solvers.gram_nnls import nonnegative_solve
 
 if TYPE_CHECKING:
     from dcf.job import Job
+    from dcf.plan import Plan
     from dcf.types import FactorizationResult, Float64, Real, Status
 
 # KKT ratio at which H has converged on the surrogate where an exact pass will improve it.
@@ -56,12 +57,14 @@ class Candidate:
         }
 
 
-def error_on(rows: Real, components: Float64) -> float:
-    """Return min over W ≥ 0 of ‖M_s − W H‖_F / ‖M_s‖_F for rows M_s (s, m) and H (r, m).
+def error_on(rows: Real, shares: Float64, components: Float64) -> float:
+    """Return min over W ≥ 0 of ‖D (M_s − W H)‖_F / ‖D M_s‖_F for rows M_s (s, m) and H (r, m).
 
-    On rows that H was not fitted to, it estimates the error that an exact pass would reach with H.
+    shares : (s,), D². On rows that H was not fitted to, it estimates the error that an exact pass would
+    reach with H.
     """
-    m = rows.astype(np.float64)
+    counted = shares > 0
+    m = rows[counted].astype(np.float64) * np.sqrt(shares[counted])[:, None]
     w = nonnegative_solve(m @ components.T, components @ components.T)
     norm = np.linalg.norm(m)
     return float(np.linalg.norm(m - w @ components) / norm) if norm else 0.0
@@ -72,16 +75,12 @@ def candidates(job: Job) -> dict[str, Candidate]:
     plan, found = job.plan, {}
     if plan.sample_size:
         sample = job.run.complete("stages/sample")[:]
-        complete = len(sample) < plan.sample_size + plan.held_out  # every row that is not zero
-        apart = held_out(len(sample), 0 if complete else plan.held_out)
-        result = solver_of(HalsNMF, job).factorize(np.ascontiguousarray(sample[~apart]))
-        found["rows"] = Candidate.of(result)
-        job.note(fit=result.objective)
+        solver = solver_of(HalsNMF, job)
+        found["rows"] = Candidate.of(solver.factorize(sample))
         if plan.range_size:
             found["range"] = _from_surrogate(job, found["rows"])
-        rows = sample[apart if apart.any() else ~apart]
-        errors = {method: error_on(rows, c.components) for method, c in found.items()}
-        job.note(held_out=errors)
+        job.note(**_compare(solver, sample, found, plan))
+        errors = job.run.record["evidence"]["held_out"]
         if plan.range_size and not job.settings.refine and errors["rows"] < errors["range"]:
             found["range"] = found["rows"]  # W comes from the surrogate, H from where it is better
     if plan.sketch_size:
@@ -92,6 +91,26 @@ def candidates(job: Job) -> dict[str, Candidate]:
         job.run.put("stages/sketch_noise", noise)
         job.note(zero_fraction=zero_fraction(result.factors.weights, noise))
     return found
+
+
+def _compare(solver: HalsNMF, sample: Real, found: dict[str, Candidate], plan: Plan) -> dict[str, Any]:
+    """Return each candidate's error on sampled rows that it was not fitted to, and that on fitted ones.
+
+    The sample's own H is fitted anew without the rows kept out, from where all of them led: only the
+    comparison does without them.
+    """
+    complete = len(sample) < plan.sample_size + plan.held_out  # every row that is not zero
+    common, apart = spared(sample, 0 if complete else plan.held_out)
+    fitted = solver.carry_on(cast("Real", np.ascontiguousarray(sample[~apart])), found["rows"].components)
+    candidates = {method: candidate.components for method, candidate in found.items()}
+    candidates["rows"] = fitted.factors.components
+    # Each row kept out speaks for its share of those like it, the rare ones for themselves.
+    shares = np.where(common, 0.0, 1.0) if apart.any() else np.ones(len(sample))
+    shares[apart] = common.sum() / max(apart.sum(), 1)
+    return {
+        "fit": fitted.objective,
+        "held_out": {method: error_on(sample, shares, h) for method, h in candidates.items()},
+    }
 
 
 def solver_of(factorizer: type[Factorizer], job: Job) -> Factorizer:

@@ -52,13 +52,13 @@ def explain(
     if len(contenders) == 1:
         return f"all {plan.rows} rows fit into the sample, and an exact pass then finds W"
     ways = {
-        "rows": f"the sample of {plan.sample_size} rows",
-        "range": "the range sketch of all rows",
+        "rows": f"H from the sample of {plan.sample_size} rows",
+        "range": "H from the range sketch of all rows" if settings.refine else "the range sketch",
         "factorize-recover": "sparse recovery from the one-sided sketch",
     }
-    where = "rows that were kept out of the fit" if settings.refine else "the data, by the probe's estimate"
-    said = " and ".join(f"{ways[m]} explains up to an error of {errors[m]:.4g}" for m in contenders)
-    return f"{said} {where}; the better was taken"
+    where = "on rows kept out of the fit" if settings.refine else "by the probe's estimate"
+    said = " and ".join(f"{ways[m]} leaves an error of {errors[m]:.4g}" for m in contenders)
+    return f"{where}, {said}; the smaller was taken"
 
 
 def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | None:

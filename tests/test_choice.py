@@ -135,7 +135,7 @@ class Sizes:
 def test_how_much_sketch_would_do():
     assert rows_to_carry(0, 1000) == 0
     assert rows_to_carry(100, 2000) == 375
-    recovered = {"recovery": {"widest_support": 50, "unconverged": 0}}
+    recovered = {"zero_fraction": 0.5, "recovery": {"widest_support": 50, "unconverged": 0}}
     assert enough_sketch("factorize-recover", recovered, Sizes) is None
     recovered["recovery"]["widest_support"] = 100
     assert enough_sketch("factorize-recover", recovered, Sizes) == rows_to_carry(100, 10_000) > 500

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcf.sketch.rows import RowSampler
+from dcf.candidates import error_on
+from dcf.sketch.rows import RowSampler, spared
 
 
 def sample(m, capacity, start=0, seed=0):
@@ -59,3 +60,33 @@ def test_everything_is_kept_where_there_is_room():
 def test_all_zero_rows_leave_nothing(zeros):
     m = np.zeros((10, 2)) if zeros else np.eye(10, 2)
     assert len(sample(m, 5).index) == (0 if zeros else 2)
+
+
+@given(size=st.integers(1, 400), count=st.integers(0, 200), spread=st.floats(0, 3), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_rows_kept_out_of_the_fit_are_spared_ones(size, count, spread, seed):
+    generator = np.random.default_rng(seed)
+    rows = generator.random((size, 4)) * generator.lognormal(0, spread, (size, 1))
+    common, apart = spared(rows, count)
+    norms = (rows**2).sum(axis=1)
+    assert apart.sum() == min(count, common.sum() // 2)
+    assert common[apart].all()
+    assert norms[apart].max(initial=0) <= 2 * norms.min()
+
+
+def test_what_rows_kept_out_say_is_the_error_over_all_rows():
+    """In the mean over seeds, though a few rows carry half of the norm."""
+    generator = np.random.default_rng(0)
+    m = generator.random((4000, 30)) * generator.lognormal(0, 1.5, (4000, 1))
+    h = generator.random((3, 30))
+    true = error_on(m, np.ones(len(m)), h)
+    said = []
+    for seed in range(30):
+        sampler = RowSampler(seed, 401, 30, np.dtype("f8"))
+        sampler.offer(m, (m**2).sum(axis=1), 0)
+        sample = sampler.sample().weighted(401)
+        common, apart = spared(sample, 100)
+        shares = np.where(common, 0.0, 1.0)
+        shares[apart] = common.sum() / apart.sum()
+        said.append(error_on(sample, shares, h))
+    assert np.mean(said) == pytest.approx(true, rel=0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from dcf.factorization.stability import STARTS_COMPARED, stability
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
-    from dcf.types import Real
+    from dcf.types import Float64, Real
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,12 @@ class HalsNMF:
         trial = min(compared, key=Pair.objective)
         others = [pair for pair in compared if pair is not trial]
         tried += ended[compared.index(trial)][1]
-        best = Pair(Dense(m), trial.components)
-        status, n_iter, ratio = sweep_until(best.sweep, self.tol, self.max_iter, floor=1e-6)
-        return FactorizationResult(
-            Factors(best.weights, best.components),
-            status,
-            tried + n_iter,
-            best.objective(),
-            ratio,
-            stability=stability(trial, others),
-        )
+        result = self.carry_on(m, trial.components)
+        return replace(result, n_iter=tried + result.n_iter, stability=stability(trial, others))
+
+    def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
+        """Return the factors of `m` (d, m) that are reached from H = `components` (r, m)."""
+        pair = Pair(Dense(m), components)
+        status, n_iter, ratio = sweep_until(pair.sweep, self.tol, self.max_iter, floor=1e-6)
+        factors = Factors(pair.weights, pair.components)
+        return FactorizationResult(factors, status, n_iter, pair.objective(), ratio)

@@ -88,12 +88,17 @@ class RowSampler:
         return RowSample(self._keys[order], self._index[order], self._rows[order])
 
 
-def held_out(total: int, count: int) -> NDArray[np.bool_]:
-    """Return which of `total` sampled rows are kept out of the fit, (total,): `count`, evenly spread.
+def spared(rows: Real, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which weighted rows (k, m) others stand for, and which `count` of these to keep out of a fit.
 
-    The rows lie in the order of their keys, which the larger rows lead.
+    A row that was sure to be sampled stands for itself alone, and no fit can do without it. Weighted, a
+    row drawn with small probability has the squared norm 1/τ, one drawn with probability 0.8 twice that.
+    Both (k,); those kept out are evenly spread over the order of the keys, at most half of the first.
     """
-    out = np.zeros(total, np.bool_)
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    common = norms <= 2.0 * norms.min(initial=np.inf)
+    count, total = min(count, int(common.sum()) // 2), int(common.sum())
+    apart = np.zeros(len(rows), np.bool_)
     if count:
-        out[(np.arange(count) * total + total // 2) // count] = True
-    return out
+        apart[np.flatnonzero(common)[(np.arange(count) * total + total // 2) // count]] = True
+    return common, apart
