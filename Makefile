@@ -20,10 +20,8 @@ check: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/against_sklearn.py
-	$(BIN)/python benchmarks/real_data.py
-	$(BIN)/python benchmarks/sparse_recovery.py
-	$(BIN)/python benchmarks/baseline_memory.py
+	for job in against_sklearn real_data methods one_pass trust calibration sparse_recovery baseline_memory layouts; \
+	do echo "$$job"; $(BIN)/python benchmarks/$$job.py || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

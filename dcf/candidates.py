@@ -89,7 +89,7 @@ def candidates(job: Job) -> dict[str, Candidate]:
         noise = column_noise(result.noise, result.factors.components)
         job.run.put("stages/sketch_weights", result.factors.weights)
         job.run.put("stages/sketch_noise", noise)
-        job.note(zero_fraction=zero_fraction(result.factors.weights, noise))
+        job.note(sketch_fit=result.objective, zero_fraction=zero_fraction(result.factors.weights, noise))
     return found
 
 
