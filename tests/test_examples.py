@@ -33,3 +33,15 @@ def test_larger_than_memory():
     peaks = printed.split("peak memory of the workers:")[1].splitlines()[0]
     assert all(int(peak.split()[0]) <= 448 for peak in peaks.split(","))
     assert float(printed.split("the planted one:")[1].split()[0]) >= 0.99
+
+
+@pytest.mark.slow
+def test_which_method(tmp_path):
+    printed = run("which_method/which_method.py", str(tmp_path))
+    for name in ("methods", "sparsity", "certificate", "stability"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    assert "10 of them doubtful; 0 of the other 10 doubtful" in printed
+    worst = printed.split("largest ratio, passes 2:")[1].split("auto ")[1].split()[0]
+    assert float(worst) <= 1.01
+    held = int(printed.split("exact error in ")[1].split()[0])
+    assert held >= 34

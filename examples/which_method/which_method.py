@@ -158,8 +158,8 @@ def draw_methods(runs: list[dict], folder: Path) -> None:
         panel.grid(axis="both", color="0.9")
         panel.set_axisbelow(True)
         panel.set_title("one pass" if passes == 1 else "two passes", fontsize=11)
-        panel.set_xlabel("error above that of the in-memory algorithm, %")
     panels[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel("error above that of the in-memory algorithm, %", fontsize=10)
     handles = [
         Line2D([], [], linestyle="", marker=marker, color=colour, label=method,
                markersize=12 if method == "auto" else 7,
