@@ -14,11 +14,12 @@ from dcf.factorization.sparsest import SparsestNMF, column_noise, zero_fraction
 from dcf.sketch.range import Surrogate, SurrogateRows
 from dcf.sketch.rows import spared
 from dcf.solvers.gram_nnls import nonnegative_solve
+from dcf.types import Status
 
 if TYPE_CHECKING:
     from dcf.job import Job
     from dcf.plan import Plan
-    from dcf.types import FactorizationResult, Float64, Real, Status
+    from dcf.types import FactorizationResult, Float64, Real
 
 # KKT ratio at which H has converged on the surrogate where an exact pass will improve it.
 SURROGATE_TOL = 1e-3
@@ -34,6 +35,8 @@ class Candidate:
     """H (r, m), rows of unit norm"""
     status: Status
     """of the factorization"""
+    remedy: str
+    """what can be done about it, a sentence; empty where nothing is wrong"""
     iterations: int
     """sweeps of it"""
     residual: float
@@ -44,13 +47,20 @@ class Candidate:
     @classmethod
     def of(cls, result: FactorizationResult) -> Candidate:
         """Return what a factorization of a sketch found."""
-        return cls(result.factors.components, result.status, result.n_iter, result.kkt, result.stability)
+        return cls(
+            result.factors.components,
+            result.status,
+            result.status.remedy,
+            result.n_iter,
+            result.kkt,
+            result.stability,
+        )
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON, without H."""
         return {
             "status": self.status.value,
-            "remedy": self.status.remedy,
+            "remedy": self.remedy,
             "iterations": self.iterations,
             "residual": self.residual,
             "stability": None if self.stability is None else [float(c) for c in self.stability],
@@ -153,7 +163,11 @@ def _from_surrogate(job: Job, start: Candidate) -> Candidate:
         return total.linear(g) @ surrogate.directions, total.gram
 
     tol = SURROGATE_TOL if job.settings.refine else HalsNMF.tol
-    h, status, sweeps, ratio = factorize_surrogate(
-        sums, start.components, job.settings.tol or tol, plan.most_sweeps
-    )
-    return Candidate(h, status, start.iterations + sweeps, ratio, start.stability)
+    tol = tol if job.settings.tol is None else job.settings.tol
+    h, status, sweeps, ratio = factorize_surrogate(sums, start.components, tol, plan.most_sweeps)
+    remedy = ""
+    if status is not Status.converged:
+        remedy = (
+            f"It may sweep {plan.most_sweeps} times over the range sketch; exact passes (--refine) go on."
+        )
+    return Candidate(h, status, remedy, start.iterations + sweeps, ratio, start.stability)

@@ -166,7 +166,7 @@ def draw_methods(runs: list[dict], folder: Path) -> None:
                markerfacecolor="none" if method == "auto" else colour)
         for method, (colour, marker) in LOOKS.items()
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
     save(figure, folder, "methods.png")
 
 
