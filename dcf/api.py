@@ -123,6 +123,8 @@ def run_source(
     plan, in_process = _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)
     if last != "done" and plan.method == "full":
         raise UsageError("--method full has no stages; use dcf nmf.")
+    if last != "done" and settings.resketch:
+        raise UsageError("--resketch may have to read SOURCE again in a later stage; use it with dcf nmf.")
     record = {
         "schema": SCHEMA,
         "version": importlib.metadata.version("dcf"),

@@ -5,7 +5,7 @@ import pytest
 from conftest import plant, store
 
 import dcf
-from dcf.api import plan_run
+from dcf.api import plan_run, run_source
 from dcf.certificate import enough_sketch, rows_to_carry
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.sparsest import SparsestNMF
@@ -179,3 +179,9 @@ def test_a_larger_sketch_that_would_not_fit_is_left_alone(tmp_path, nmf):
     result = nmf(tmp_path / "s.zarr", resketch=True, memory=least, **options)
     assert result.attributes["passes"] == 1
     assert "--sketch-size" in result.attributes["advice"]
+
+
+def test_stages_that_never_open_the_source_cannot_take_a_larger_sketch(source, tmp_path):
+    with pytest.raises(dcf.UsageError, match="use it with dcf nmf"):
+        run_source(source, tmp_path / "o.zarr", Settings.of(rank=4, resketch=True), last="sketch")
+    assert not (tmp_path / "o.zarr").exists()

@@ -33,7 +33,7 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
         f"one-sided sketch of {plan.sketch_size} rows" if plan.sketch_size else "",
         f"sample of {plan.sample_size} + {plan.held_out} rows" if plan.sample_size else "",
         f"range sketch of {plan.range_size} columns ({gigabytes(plan.range_bytes)})"
-        f" and {plan.corange_size} rows"
+        f" and {plan.corange_size} rows, swept {plan.most_sweeps} times at the most"
         if plan.range_size
         else "",
         f"probe of {plan.probe_size} rows"
