@@ -22,6 +22,8 @@ MOST_EXCESS = 0.04
 LARGEST_SHARE = 4
 # A one-pass error so much above what an exact pass would reach is worth telling.
 WORTH_A_PASS = 1.05
+# And not below what float32 factors can hold.
+ROUNDING = 1e-5
 BY_NAME = "asked for by name"
 # k ln(n/k) rows is where recovery of k nonzeros among n begins to succeed; so much more is asked for.
 SAFETY = 1.25
@@ -46,11 +48,11 @@ def explain(
         return BY_NAME
     if contenders == ("range",):
         return (
-            "W is not sparse (some component is in almost every row of the one-sided sketch), so the range"
-            " sketch finds it"
+            f"the one-sided sketch of {plan.sketch_size} rows is too full to recover a sparse W from it (some"
+            " component is in almost every row), so W comes from the range sketch"
         )
     if len(contenders) == 1:
-        return f"all {plan.rows} rows fit into the sample, and an exact pass then finds W"
+        return f"the sample holds all {plan.rows} of them, and an exact pass then finds W"
     ways = {
         "rows": f"H from the sample of {plan.sample_size} rows",
         "range": "H from the range sketch of all rows" if settings.refine else "the range sketch",
@@ -58,7 +60,8 @@ def explain(
     }
     where = "on rows kept out of the fit" if settings.refine else "by the probe's estimate"
     said = " and ".join(f"{ways[m]} leaves an error of {errors[m]:.4g}" for m in contenders)
-    return f"{where}, {said}; the smaller was taken"
+    verdict = "the smaller was taken" if len(set(errors.values())) > 1 else "they are equal"
+    return f"{where}, {said}; {verdict}"
 
 
 def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | None:
@@ -91,13 +94,15 @@ def advise(
     if wanted is not None:
         what = "one-sided sketch" if method == "factorize-recover" else "sample"
         had = plan.sketch_size if method == "factorize-recover" else plan.sample_size
-        return (
-            f"A {what} of {had} rows was too small; about {wanted} would do: --sketch-size {wanted}, or"
-            " --resketch to let a run take them in one more pass."
+        return f"A {what} of {had} rows was too small; about {wanted} should do: --sketch-size {wanted}" + (
+            ", or --resketch to let a run take them in one more pass." if not settings.resketch else "."
         )
     reachable = min(evidence.get("held_out", {"": np.inf}).values())
-    if certificate.kind == "estimated" and certificate.value > WORTH_A_PASS * reachable:
-        return f"One exact pass (--refine 1) would bring the error to about {reachable:.3g}."
+    if certificate.kind == "estimated" and certificate.value > max(WORTH_A_PASS * reachable, ROUNDING):
+        return (
+            "An exact pass (--refine 1) should lower the error: from the data themselves, H explains rows"
+            f" kept out of its fit up to {reachable:.3g}."
+        )
     return ""
 
 
@@ -113,13 +118,19 @@ def judge(
     doubts = []
     if method == "factorize-recover":
         doubts += _doubts_of_recovery(record["evidence"], plan)
-    shaky = [k for k, c in enumerate(components) if c["stability"] is not None and c["stability"] < STABLE]
+    live = [c for c in components if c["support"]]  # one that is zero has no direction to agree on
+    shaky = [c for c in live if c["stability"] is not None and c["stability"] < STABLE]
     if shaky:
-        least = min(components[k]["stability"] for k in shaky)
+        least = min(c["stability"] for c in shaky)
         doubts.append(
             f"{len(shaky)} of {len(components)} components come out differently from other starts that fit"
-            f" as well (cosine down to {least:.2f}): the data do not determine them, only their sum."
+            f" as well (cosine down to {least:.3f}): the data do not determine them, only their sum."
             " Try a lower --rank."
+        )
+    if not live and certificate.value > 0.0:
+        doubts.append(
+            "Every component is zero: nothing nonnegative explains these data, or their scale is out of reach"
+            " (divide them by their largest entry)."
         )
     known = (
         "The error is exact, summed over every entry of the data"
@@ -127,8 +138,15 @@ def judge(
         else "The error is an estimate from the probe"
     )
     if doubts:
-        return {"verdict": "doubtful", "why": f"{' '.join(doubts)} {known}; the factors may still be wrong."}
-    agreed = "" if factorization["stability"] is None else ", and other starts find the same components"
+        return {
+            "verdict": "doubtful",
+            "why": f"{' '.join(doubts)} {known}; it says nothing of single components.",
+        }
+    agreed = ", and other starts find the same components"
+    if factorization["stability"] is None:
+        agreed = "; no other start came as close, so that components are not checked against one"
+    empty = len(components) - len(live)
+    agreed += f"; {empty} of {len(components)} components are zero, the data hold no more" * (empty > 0)
     status = factorization["status"]
     note = f" The factorization ended as {status}. {factorization['remedy']}"
     note = note if factorization["remedy"] else ""

@@ -185,3 +185,20 @@ def test_stages_that_never_open_the_source_cannot_take_a_larger_sketch(source, t
     with pytest.raises(dcf.UsageError, match="use it with dcf nmf"):
         run_source(source, tmp_path / "o.zarr", Settings.of(rank=4, resketch=True), last="sketch")
     assert not (tmp_path / "o.zarr").exists()
+
+
+def test_components_of_zeros_have_no_direction_to_agree_on(tmp_path, nmf):
+    store(tmp_path / "zeros.zarr", np.zeros((300, 20)))
+    trust = nmf(tmp_path / "zeros.zarr").attributes["trust"]
+    assert trust["verdict"] == "trusted"
+    assert "4 of 4 components are zero" in trust["why"]
+    store(tmp_path / "negative.zarr", -np.random.default_rng(0).random((300, 20)))
+    trust = nmf(tmp_path / "negative.zarr", negatives="allow").attributes["trust"]
+    assert trust["verdict"] == "doubtful"
+    assert "nothing nonnegative explains" in trust["why"]
+
+
+def test_components_that_no_start_was_compared_with_are_said_to_be_so(source, nmf):
+    result = nmf(source, restarts=0)
+    assert {c["stability"] for c in result.attributes["components"]} == {None}
+    assert "not checked" in result.attributes["trust"]["why"]
