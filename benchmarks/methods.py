@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py
 
-Four real matrices and seven planted ones of 20 000 x 200 (float32), two passes and one, all defaults. The
+Four real matrices and nine planted ones of 20 000 x 200 (float32), two passes and one, all defaults. The
 errors are computed from the factors and all of the data.
 """
 
@@ -52,6 +52,7 @@ def workloads() -> dict[str, tuple[np.ndarray, int]]:
     }
     cases = [("dense", 0.1), ("0.5 full", 0.02), ("0.2 full", 0.05), ("sparse", 0.05), ("sparse", 0.2)]
     cases += [("rare component", 0.05), ("heavy rows", 0.05)]
+    cases += [("dense", 0.0), ("sparse", 0.0)]
     return {**real, **{f"{kind}, noise {noise}": (planted(kind, noise), 5) for kind, noise in cases}}
 
 
