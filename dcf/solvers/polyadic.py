@@ -132,7 +132,9 @@ class ModeProblems:
         solution = x + (a - x @ g) @ inverse_gram(g)
         return np.where(np.diag(g) > 0, solution, 0.0)
 
-    def sweep(self, factors: list[Float64], norms: Float64, orthogonal: bool = False) -> tuple[Float64, float]:
+    def sweep(
+        self, factors: list[Float64], norms: Float64, orthogonal: bool = False
+    ) -> tuple[Float64, float]:
         """Solve for each of the `factors` (n_j, r) in turn, in place; return the norms and the KKT ratio.
 
         The ratio is the largest over the modes of the projected gradient, before the mode's own update,
