@@ -5,6 +5,9 @@
 Basis pursuit (Chen, Donoho & Saunders 1998) is step 3 of Compressed Factorization (Sharan et al. 2019,
 Algorithm 1). A signed column is the difference w = u − v of nonnegative ones: min 1ᵀ(u + v) subject to
 P(u − v) = w̃. The equations are exact: a target with noise that no column explains is infeasible.
+
+For 0/1 P with p ones a column and a w̃ that some w ≥ 0 explains, the two have the same solutions:
+1ᵀw = 1ᵀw̃ / p for all that explain it, and ‖w‖₁ is as small as that only where w ≥ 0.
 """
 
 from __future__ import annotations
