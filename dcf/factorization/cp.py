@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dcf.factorization.initialization import nndsvd, random_rows
+import numpy as np
+
+from dcf.factorization.initialization import nndsvd, random_factors, random_rows
 from dcf.factorization.unfolded import best_of_starts, carry_on
-from dcf.solvers.polyadic import Polyadic
+from dcf.solvers.polyadic import Polyadic, khatri_rao
 
 if TYPE_CHECKING:
     from dcf.types import FactorizationResult, Float64, Real
@@ -27,7 +29,7 @@ class HalsCP:
     """n_1, n_2, …: entries along each mode but the compressed one"""
     restarts: int = 4
     """random starts besides NNDSVD"""
-    tol: float = 1e-5
+    tol: float = 3e-5
     """KKT ratio: projected gradient over the norm of its linear term, the largest of the modes"""
     max_iter: int = 2000
     """most sweeps of the best start"""
@@ -50,5 +52,10 @@ class HalsCP:
         return carry_on(m, self.model, components, self.tol, self.max_iter)
 
     def _starts(self, rows: Real) -> list[Float64]:
-        mixtures = [random_rows(rows, self.rank, self.seed, i) for i in range(self.restarts)]
-        return [nndsvd(rows, self.rank), *mixtures]
+        # Of two kinds by turns: mixtures of rows go astray on sparse data, uniform factors on dense.
+        return [nndsvd(rows, self.rank), *(self._random(rows, restart) for restart in range(self.restarts))]
+
+    def _random(self, rows: Real, restart: int) -> Float64:
+        if restart % 2 == 0:
+            return random_rows(rows, self.rank, self.seed, restart)
+        return khatri_rao([np.abs(f) for f in random_factors(self.shape, self.rank, self.seed, restart)])

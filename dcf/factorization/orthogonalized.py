@@ -30,7 +30,7 @@ class OrthogonalizedALS:
     """n_1, n_2, …: entries along each mode but the compressed one"""
     restarts: int = 4
     """random starts besides the first"""
-    tol: float = 1e-5
+    tol: float = 3e-5
     """KKT ratio: gradient over the norm of its linear term, the largest of the modes"""
     max_iter: int = 2000
     """most sweeps of the best start"""
