@@ -4,7 +4,8 @@ For 0/1 P with p ones a column, ``1ᵀP = p 1ᵀ``: every feasible point has the
 plain nonnegative least squares *is* the ℓ1 programme of Sharan et al. 2019 (Slawski & Hein 2013;
 Kueng & Jung 2018). Coordinate descent on the index form of P keeps the residual up to date; a
 bucket that is zero forces the items in it to zero, which starts the active set, and items that
-violate the KKT conditions come back. `descend` also takes an ℓ1 weight for each item.
+violate the KKT conditions come back. `descend` also takes an ℓ1 weight for each item, and columns of
+any sign.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def _sweep(
     residual: Float64,
     sweeps: int,
     tol: float,
+    signed: bool,
 ) -> int:
     """Sweep the active items until the largest gradient step is ≤ `tol`; return the sweeps."""
     p = index.shape[1]
@@ -41,6 +43,8 @@ def _sweep(
                 gradient += value[item, k] * residual[index[item, k]]
                 curvature += value[item, k] * value[item, k]
             updated = max(0.0, w[item] + gradient / curvature)
+            if signed and updated == 0.0:
+                updated = min(0.0, w[item] + (gradient + 2.0 * penalty[item]) / curvature)
             step = updated - w[item]
             if step != 0.0:
                 w[item] = updated
@@ -93,6 +97,15 @@ def bucket_sums(index: Index, value: Float64, target: Float64) -> Float64:
     return out
 
 
+def _violations(w: Float64, gradient: Float64, penalty: Float64, signed: bool) -> Float64:
+    """Return the KKT violation (n,) of every item, for gradient = Pᵀ (w̃ − P w)."""
+    if signed:
+        inside = np.abs(gradient - np.copysign(penalty, w))
+        return np.where(w != 0.0, inside, np.maximum(np.abs(gradient) - penalty, 0.0))
+    gradient = gradient - penalty
+    return np.where(w > 0.0, np.abs(gradient), np.maximum(gradient, 0.0))
+
+
 def descend(
     index: Index,
     value: Float64,
@@ -101,32 +114,37 @@ def descend(
     w: Float64,
     tol: float,
     max_iter: int,
+    signed: bool = False,
 ) -> tuple[int, float, Float64]:
-    """Bring w (n,) ≥ 0 to the minimum of ½ ‖P w − w̃‖² + λᵀ w, in place, from where it is.
+    """Bring w (n,) to the minimum of ½ ‖P w − w̃‖² + Σ_i λ_i |w_i|, in place, from where it is.
 
     index, value : (n, p), P in index form; target : (d,), w̃; penalty : (n,), λ; tol : the largest
-    KKT violation that remains, in units of Pᵀ w̃. Returns the sweeps made, the violation and the
-    residual w̃ − P w (d,).
+    KKT violation that remains, in units of Pᵀ w̃; signed : whether w may be negative, else w ≥ 0.
+    Returns the sweeps made, the violation and the residual w̃ − P w (d,).
     """
     n = len(index)
     residual, gradient = np.empty_like(target), np.empty(n)
-    active = np.empty(n, np.int64)
-    active = active[: _all_buckets_positive(index, target, active)]
-    if w.any():
-        active = np.union1d(active, np.flatnonzero(w))
     _residual(index, value, w, target, residual)
+    if signed:
+        _gradient(index, value, residual, gradient)
+        active = np.flatnonzero((w != 0.0) | (_violations(w, gradient, penalty, signed) > 0.1 * tol))
+    else:
+        active = np.empty(n, np.int64)
+        active = active[: _all_buckets_positive(index, target, active)]
+        if w.any():
+            active = np.union1d(active, np.flatnonzero(w))
     used, violation = 0, np.inf
     while used < max_iter:
         budget = min(_SWEEPS_PER_CHECK, max_iter - used)
-        used += int(_sweep(active, index, value, penalty, w, residual, budget, 0.1 * tol))
+        used += int(_sweep(active, index, value, penalty, w, residual, budget, 0.1 * tol, signed))
         _residual(index, value, w, target, residual)  # drops the rounding that updates pile up
         _gradient(index, value, residual, gradient)
-        gradient -= penalty
-        violation = float(np.where(w > 0.0, np.abs(gradient), np.maximum(gradient, 0.0)).max(initial=0.0))
+        violations = _violations(w, gradient, penalty, signed)
+        violation = float(violations.max(initial=0.0))
         if violation <= tol:
             break
         # Items at zero that want to stay there leave the active set; violators come back.
-        active = np.flatnonzero((w > 0.0) | (gradient > 0.1 * tol))
+        active = np.flatnonzero((w != 0.0) | (violations > 0.1 * tol))
     return used, violation, residual
 
 
