@@ -20,19 +20,21 @@ def _unit_columns(w: NDArray[Any]) -> Float64:
 
 
 def match(w: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.int64], Float64]:
-    """Match the columns of `w` to those of `truth`, both (n, r), by cosine.
+    """Match the columns of `w` to those of `truth`, both (n, r), by the size of their cosine.
 
-    Returns for every column of `truth` its partner in `w` (r,) and their cosine (r,).
+    Returns for every column of `truth` its partner in `w` (r,) and their cosine (r,); where neither
+    factor has to be nonnegative a component may come back with the other sign, and so does its cosine.
     """
     cosines = _unit_columns(truth).T @ _unit_columns(w)
-    _, partners = linear_sum_assignment(-cosines)
+    _, partners = linear_sum_assignment(-np.abs(cosines))
     return partners, cosines[np.arange(len(partners)), partners]
 
 
 def column_errors(w: NDArray[Any], truth: NDArray[Any]) -> Float64:
-    """Return ‖w_k − truth_k‖ of the matched unit columns, (r,)."""
-    partners, _ = match(w, truth)
-    return np.asarray(np.linalg.norm(_unit_columns(w)[:, partners] - _unit_columns(truth), axis=0))
+    """Return ‖w_k − truth_k‖ of the matched unit columns, their signs as they match best, (r,)."""
+    partners, cosines = match(w, truth)
+    matched = _unit_columns(w)[:, partners] * np.where(cosines < 0, -1.0, 1.0)
+    return np.asarray(np.linalg.norm(matched - _unit_columns(truth), axis=0))
 
 
 def support_f1(w: NDArray[Any], truth: NDArray[Any]) -> Float64:
