@@ -10,7 +10,8 @@ import numpy as np
 import dcf.refinement.alternating as alternating
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
-from dcf.factorization.sparsest import SparsestNMF, column_noise, zero_fraction
+from dcf.factorization.sparsest import SparsestNMF
+from dcf.factorization.truncated import column_noise, zero_fraction
 from dcf.sketch.range import Surrogate, SurrogateRows
 from dcf.sketch.rows import spared
 from dcf.solvers.gram_nnls import nonnegative_solve

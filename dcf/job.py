@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dcf.errors import UsageError
-from dcf.factorization.sparsest import LEAST_ZEROS
+from dcf.factorization.truncated import LEAST_ZEROS
 from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseBinary, SparseSign
 from dcf.stages import timed
 from dcf.storage.run import Transposed
