@@ -1,4 +1,4 @@
-"""Starts for H: NNDSVD and random mixtures of rows."""
+"""Starts: for H NNDSVD and random mixtures of rows, for sparse PCA random rotations."""
 
 import numpy as np
 from scipy.linalg import eigh
@@ -52,3 +52,10 @@ def random_rows(m: Real, rank: int, seed: int, restart: int) -> Float64:
     rows = m[chosen.ravel()].astype(np.float64).reshape(rank, mixed, -1)
     means: Float64 = rows.mean(axis=1)
     return np.maximum(means, 0.0)
+
+
+def random_rotation(rank: int, seed: int, restart: int) -> Float64:
+    """Return an orthogonal matrix (r, r): the Q of Gaussian numbers from the raw draws of `random_rows`."""
+    raw = np.random.Philox(key=[seed, (4 << 32) + restart]).random_raw(2 * rank * rank)
+    radius, angle = (raw >> np.uint64(11)).reshape(2, rank, rank) * 2.0**-53
+    return np.linalg.qr(np.sqrt(-2.0 * np.log1p(-radius)) * np.cos(2.0 * np.pi * angle))[0]
