@@ -91,7 +91,7 @@ class Rotation:
             squared += float(cosines @ cosines)
             updated = np.linalg.solve(majoriser, np.linalg.inv(self.mixing)[j])
             self.mixing[:, j] = updated / np.linalg.norm(updated)
-        return float(np.sqrt(squared / len(self.mixing)))
+        return float(np.sqrt(squared / max(len(self.mixing), 1)))
 
     def descend(self, noise: float, tol: float, max_iter: int) -> tuple[Status, int, float]:
         """Sweep while ε goes down to the noise, then to `tol`; return status, sweeps and last ratio."""
@@ -170,6 +170,8 @@ class SparsePCA:
 
     def _truncate(self, m: Real) -> tuple[Float64, Float64, float]:
         """Return F (d, k), V (m, k) and σ of M ≈ F Vᵀ, k ≤ r the rank of it."""
+        if len(m) == 0:  # a sample of all-zero data has no rows
+            m = np.zeros((1, m.shape[1]))
         truncated = Truncated(m, min(self.rank, *m.shape))
         u, s, vt = np.linalg.svd(truncated.left, full_matrices=False)
         kept = s > _RANK * s.max(initial=0.0)
