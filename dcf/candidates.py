@@ -10,7 +10,7 @@ import numpy as np
 import dcf.refinement.alternating as alternating
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
-from dcf.factorization.sparsest import column_noise, zero_fraction
+from dcf.factorization.truncated import column_noise, zero_fraction
 from dcf.kinds import Comparable
 from dcf.plan import CARRIED_ON
 from dcf.sketch.range import Surrogate, SurrogateRows

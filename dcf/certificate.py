@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dcf.factorization.sparsest import LEAST_ZEROS
+from dcf.factorization.truncated import LEAST_ZEROS
 
 if TYPE_CHECKING:
     from dcf.plan import Plan
