@@ -91,7 +91,7 @@ class Job:
         """Ψ (l, n)."""
         return SparseSign(self.settings.seed, self.plan.corange_size, 2, Role.corange)
 
-    @cached_property
+    @property
     def model(self) -> Model:
         """Which W and H the decomposition allows."""
         return model_of(self.settings, self.plan, self.run.record["evidence"].get("noise", 0.0))

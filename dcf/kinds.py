@@ -94,7 +94,7 @@ def recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:
 
 
 def baseline_recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:
-    """Return what makes the solver of a column of M itself, of which no noise is known."""
+    """Return what makes the solver of a column of M itself, for the noise of an entry of P M."""
     return without_noise if settings.nonnegative else partial(ReweightedRecovery, signed=True)
 
 

@@ -172,5 +172,5 @@ class NonnegativeRecovery:
 
 
 def without_noise(noise: float) -> NonnegativeRecovery:
-    """Return the solver for a column of which no noise is known; `noise` plays no part."""
+    """Return the solver that asks for no noise, of any: `noise` plays no part."""
     return NonnegativeRecovery()
