@@ -28,6 +28,11 @@ _SMOOTHING = np.geomspace(0.2, 0.02, 8)
 # λ₀ is twice σ √(2 p ln n), the size of the largest of n gradients of noise alone. At that size
 # itself an item or two of every column is admitted that only explains noise.
 _STRENGTH = 2.0
+# Without the sign ℓ1 says less, and as few rounds end in other columns where there are many nonzeros:
+# noiseless d = 400, n = 2000, k = 140 in 1 and 7 of 10 seeds (±(0.2 + Exp), Gaussian) against 6 and 9.
+_SIGNED_SMOOTHING = np.geomspace(0.2, 0.02, 24)
+# So many rounds bring every item to its limit, which may be lower for the same support.
+_SIGNED_STRENGTH = 1.7
 # The least noise, over the size of an entry, that the first rounds assume: weights much smaller than
 # the entries would move the column too slowly from where plain least squares leaves it.
 _COARSEST = 0.01
@@ -64,9 +69,12 @@ class ReweightedRecovery:
         if not target.any():
             return ColumnSolution(w, Status.converged, 0, 0.0, 0.0)
         size = float(target @ target / np.abs(target).sum())
-        gain = _STRENGTH * np.sqrt(2.0 * float(np.square(value).sum()) / n * np.log1p(n))
+        strength, smoothing = _STRENGTH, _SMOOTHING
+        if self.signed:
+            strength, smoothing = _SIGNED_STRENGTH, _SIGNED_SMOOTHING
+        gain = strength * np.sqrt(2.0 * float(np.square(value).sum()) / n * np.log1p(n))
         last = max(self.noise, _FINEST * size)
-        noise, smoothing, used = max(last, _COARSEST * size), _SMOOTHING, 0
+        noise, used = max(last, _COARSEST * size), 0
         while True:
             tol = _ROUND_TOL * noise
             for epsilon in smoothing * size:
