@@ -133,7 +133,8 @@ def best_of_starts(
     if len(m) == 0:  # a sample of all-zero data has no rows
         m = np.zeros((1, m.shape[1]))
     rows = cast("Real", np.ascontiguousarray(m[:: -(-len(m) // _TRIAL_ROWS)]))
-    tried = [Unfolded(Dense(rows), model, start, orthogonal_sweeps) for start in starts(rows)]
+    sample = Dense(rows)
+    tried = [Unfolded(sample, model, start, orthogonal_sweeps) for start in starts(rows)]
     used = max(n_iter for _, n_iter, _ in carry(tried, tol, min(_TRIAL_SWEEPS, max_iter), threads))
     compared = sorted(tried, key=Unfolded.objective)[:STARTS_COMPARED]
     ended = carry(compared, tol, max_iter, threads)
