@@ -8,6 +8,7 @@ import pytest
 from real_data import indian_pines, package_file
 
 from dcf.factorization.cp import HalsCP
+from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.orthogonalized import OrthogonalizedALS
 from dcf.factorization.pair import Dense
 from dcf.factorization.unfolded import Unfolded
@@ -180,6 +181,24 @@ def test_planted_tensors_come_back(shape, nonnegative, dtype):
         assert not nonnegative or min(w.min(), h.min()) >= 0
 
 
+@pytest.mark.parametrize("nonnegative", SIGNS)
+def test_one_other_mode_is_a_matrix(nonnegative):
+    m = np.random.default_rng(0).random((200, 20)) - (0.0 if nonnegative else 0.5)
+    result = SOLVERS[nonnegative](3, (20,)).factorize(m)
+    tail = np.linalg.svd(m, compute_uv=False)[3:]
+    best = HalsNMF(3).factorize(m).objective if nonnegative else np.linalg.norm(tail) / np.linalg.norm(m)
+    assert result.objective <= 1.001 * best
+
+
+def test_a_tensor_without_a_best_approximation_stays_finite():
+    a, b = np.random.default_rng(0).standard_normal((2, 6))
+    tensor = sum(np.einsum("i,j,k->ijk", *three) for three in ((a, a, b), (a, b, a), (b, a, a)))
+    result = OrthogonalizedALS(2, (6, 6), tol=0, max_iter=500).factorize(tensor.reshape(6, -1))
+    assert result.status is Status.max_iter_reached
+    assert np.isfinite(result.factors.weights).all()
+    assert result.objective < 0.01
+
+
 def test_a_sample_of_rows_at_five_per_cent_noise():
     m, truth = plant(2000, (60, 20), 8, noise=0.05, dtype="f4")
     assert score(HalsCP(8, (60, 20)).factorize(m), truth, (60, 20)) >= 0.9999
@@ -192,7 +211,7 @@ def test_both_solvers_agree_on_nonnegative_tensors():
     assert score(one, [other.factors.weights, *split(other.factors.components, (12, 9))[0]], (12, 9)) > 0.9999
 
 
-def test_orthogonalizing_finds_components_a_hundred_times_smaller():
+def test_orthogonalizing_finds_components_thirty_times_smaller():
     m, truth = plant(300, (40, 30), 20, nonnegative=False)
     truth[0] *= np.geomspace(1, 30, 20)
     m = truth[0] @ khatri_rao(truth[1:])
@@ -291,10 +310,10 @@ def test_kinetic_is_fitted_as_well_as_by_tensorly():
     assert result.objective <= 1.01 * best_of_tensorly(tensor, 3, starts=3, sweeps=500)
 
 
-# The least errors of three random starts of tensorly 0.10's `non_negative_parafac_hals`, 1000 sweeps,
-# which takes ten minutes: `best_of_tensorly(cube, rank, 3, 1000)`.
+# The least errors of random starts of tensorly 0.10's `non_negative_parafac_hals` in float64, which take
+# minutes: `best_of_tensorly(cube, 5, 2, 1000)` and `best_of_tensorly(cube, 10, 3, 400)`.
 @pytest.mark.slow
-@pytest.mark.parametrize(("rank", "tensorly"), [(5, 0.097997), (10, 0.0)])
+@pytest.mark.parametrize(("rank", "tensorly"), [(5, 0.097997), (10, 0.081241)])
 def test_indian_pines_is_fitted_as_well_as_by_tensorly(rank, tensorly):
     cube = indian_pines().reshape(145, -1)
     assert HalsCP(rank, (145, 200)).factorize(cube).objective <= 1.01 * tensorly

@@ -129,7 +129,8 @@ def best_of_starts(
 
     starts : an H (r, Π n_j) each.
     """
-    trials = [Unfolded(Dense(rows), model, start, orthogonal_sweeps) for start in starts]
+    sample = Dense(rows)
+    trials = [Unfolded(sample, model, start, orthogonal_sweeps) for start in starts]
     best, others, tried = best_of(trials, tol, max_iter, threads)
     result = carry_on(m, model, best.components, tol, max_iter)
     return replace(result, n_iter=tried + result.n_iter, stability=stability(best, others))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SPLIT_SWEEPS = 20
 _TOL = 1e-10
-_MOST_SWEEPS = 200
+_MOST_SWEEPS = 500
 
 
 def unit_columns(x: Float64) -> tuple[Float64, Float64]:
@@ -189,7 +189,7 @@ class Polyadic(Model):
     def components(self, linear: Float64, gram: Float64, start: Float64) -> Float64:
         """Return H (r, Π n_j) of least ½⟨WᵀW, HHᵀ⟩ − ⟨WᵀM, H⟩ that alternating over the modes reaches.
 
-        From the rank-one parts of `start` (r, Π n_j), to a KKT ratio of 1e-10 or for 200 sweeps.
+        From the rank-one parts of `start` (r, Π n_j), to a KKT ratio of 1e-10 or for 500 sweeps.
         """
         problems = ModeProblems(linear, gram, self.nonnegative)
         factors, norms = split(self.feasible(start), self.shape)
