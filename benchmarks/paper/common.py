@@ -15,7 +15,6 @@ matplotlib.use("Agg")  # write files, open no window
 import matplotlib.pyplot as plt
 import numpy as np
 import zarr
-from scipy.optimize import linear_sum_assignment
 
 from dcf.factorization.sparsest import column_noise
 from dcf.recovery.columns import recover_column
@@ -105,20 +104,6 @@ def recover_all(projection, rows, targets, noises, recovery):
         for noise, target in zip(noises, targets.T, strict=True)
     ]
     return np.stack(columns, axis=1)
-
-
-def unit_columns(w: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(w, axis=0)
-    return w / np.where(norms > 0, norms, 1.0)
-
-
-def errors_up_to_sign(w: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return ‖±w_k − truth_k‖ of the matched unit columns (r,), of each the better sign."""
-    w, truth = unit_columns(w), unit_columns(truth)
-    cosines = truth.T @ w
-    _, partners = linear_sum_assignment(-np.abs(cosines))
-    signs = np.where(np.take_along_axis(cosines, partners[:, None], axis=1) < 0, -1.0, 1.0)
-    return np.linalg.norm(w[:, partners] * signs.T - truth, axis=0)
 
 
 # ---- Tables and plots

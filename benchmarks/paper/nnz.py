@@ -79,8 +79,8 @@ def main() -> None:
 # NMF against p, the setting of the paper's figure 5
 
 `python benchmarks/paper/nnz.py --seeds {asked.seeds}`: n = m = 2000, r = 10, noise 10 %, d = 400, k = 100.
-Median column error of W over {asked.seeds} seeds. Oracle: recovery from the exact W̃ = P W. The paper: flat for
-p = 5 … 9, worse below 4 and above 13; ~.26 at p = 5 (its figure 2).
+Median column error of W over {asked.seeds} seeds. Oracle: recovery from the exact W̃ = P W. The paper: flat
+for p = 5 … 9, worse below 4 and above 13; ~.26 at p = 5 (its figure 2).
 """
     rows = [
         [p, f"{np.median(each[:, 0]):.4f}", f"{each[:, 0].min():.4f}", f"{each[:, 0].max():.4f}",

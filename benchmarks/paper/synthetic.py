@@ -12,8 +12,6 @@ The paper's figures, read off its plot: NMF d = 400: k = 100 ~.26, k = 140 ~.42;
 d = 200, k = 40 ~.26; sparse PCA d = 400, k = 100 ~.22; d = 800, k = 180 ~.05. OURS
 """
 
-from functools import partial
-
 import matplotlib.pyplot as plt
 import numpy as np
 from common import (
@@ -21,7 +19,6 @@ from common import (
     ORANGE,
     PINK,
     arguments,
-    errors_up_to_sign,
     factorize_recover,
     finish_axes,
     knowing_the_sketch,
@@ -43,8 +40,8 @@ SIZES = {200: (PINK, "^"), 400: (BLUE, "s"), 800: (ORANGE, "D")}
 NONZEROS = tuple(range(20, 181, 20))
 LEAST = 1e-4  # what is smaller is drawn here
 PROBLEMS = {
-    "nmf": ("NMF", SparsestNMF, ReweightedRecovery, partial(plant, signed=False), column_errors),
-    "sparse-pca": ("sparse PCA", SparsePCA, LassoRecovery, partial(plant, signed=True), errors_up_to_sign),
+    "nmf": ("NMF", SparsestNMF, ReweightedRecovery, False),
+    "sparse-pca": ("sparse PCA", SparsePCA, LassoRecovery, True),
 }
 # (problem, d, k): what the paper's plot shows, and what dcf is held to.
 PAPER = {
@@ -59,16 +56,16 @@ PAPER = {
 
 def measure(problem: str, seeds: int) -> dict[tuple[int, int], tuple[float, float]]:
     """Return (d, k) → the error and the oracle's."""
-    _, factorizer, recovery, draw, errors = PROBLEMS[problem]
+    _, factorizer, recovery, signed = PROBLEMS[problem]
     points = {}
     for k in NONZEROS:
         runs = {d: [] for d in SIZES}
         for seed in range(seeds):
-            w, data = draw(N, M, RANK, k, NOISE, seed)
+            w, data = plant(N, M, RANK, k, NOISE, seed, signed=signed)
             for d in SIZES:
                 found = factorize_recover(data, d, P, factorizer(rank=RANK, seed=seed), recovery, seed)
                 oracle = knowing_the_sketch(w, d, P, recovery, seed)
-                runs[d].append([np.median(errors(each, w)) for each in (found, oracle)])
+                runs[d].append([np.median(column_errors(each, w)) for each in (found, oracle)])
         for d, each in runs.items():
             points[d, k] = tuple(np.median(each, axis=0))
         progress(problem, f"k = {k}:", ", ".join(f"d = {d} {points[d, k][0]:.4f}" for d in SIZES))
@@ -103,7 +100,9 @@ def draw(measured, folder) -> None:
             panel.plot(
                 NONZEROS, oracle, ":", marker=marker, color=colour, markersize=5, markerfacecolor="white"
             )
-            theirs = [(k, value) for (own, size, k), (value, _) in PAPER.items() if (own, size) == (problem, d)]
+            theirs = [
+                (k, value) for (own, size, k), (value, _) in PAPER.items() if (own, size) == (problem, d)
+            ]
             panel.plot(
                 *zip(*theirs, strict=True) if theirs else ([], []),
                 linestyle="", marker=marker, color=colour, markersize=11, markerfacecolor="none",
