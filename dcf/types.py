@@ -230,11 +230,11 @@ class ColumnSolution:
     status: Status
     """converged, or why not"""
     n_iter: int
-    """sweeps over the active set"""
+    """sweeps over the active set, or iterations of a linear program"""
     residual_norm: float
     """‖P w − w̃‖ / ‖w̃‖"""
     kkt: float
-    """largest KKT violation over ‖Pᵀ w̃‖_∞"""
+    """largest KKT violation over ‖Pᵀ w̃‖_∞, or, of a linear program, its relative duality gap"""
 
 
 @dataclass(frozen=True)

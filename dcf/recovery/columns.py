@@ -8,31 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask.delayed import delayed
 
 from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.solvers.shared import single_blas_thread
-from dcf.types import ColumnSolution, Float64, Index, Journal, Projection, Status
+from dcf.types import ColumnSolution, Float64, Journal, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-class IndexForm(Projection, Protocol):
-    """A sparse projection, whose columns can be had as rows and entries."""
-
-    def columns(self, start: int, stop: int) -> tuple[Index, Float64]:
-        """Return columns start … stop: rows and entries, both (stop − start, p)."""
-
-
-class ColumnRecovery(Protocol):
-    """What solves P w = w̃ for a sparse w ≥ 0."""
-
-    def recover(self, index: Index, value: Float64, target: Float64) -> ColumnSolution:
-        """Return the column w (n,) with P w ≈ w̃, for P in index form (n, p) and w̃ (d,)."""
+    from dcf.recovery.base import ColumnRecovery, IndexForm
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from dcf.solvers.jit import kernel
 from dcf.types import ColumnSolution, Float64, Index, Status
 
-_SWEEPS_PER_CHECK = 50
+_SWEEPS_PER_CHECK = 20
 
 
 @kernel
@@ -63,13 +63,18 @@ def _residual(index: Index, value: Float64, w: Float64, target: Float64, residua
 
 
 @kernel
-def _gradient(index: Index, value: Float64, residual: Float64, out: Float64) -> None:
-    """Write Pᵀ residual into `out` (n,)."""
+def _gradient(
+    index: Index, value: Float64, residual: Float64, penalty: Float64, w: Float64, out: Float64
+) -> float:
+    """Write Pᵀ residual − λ into `out` (n,); return the largest KKT violation of w."""
+    violation = 0.0
     for item in range(index.shape[0]):
-        total = 0.0
+        total = -penalty[item]
         for k in range(index.shape[1]):
             total += value[item, k] * residual[index[item, k]]
         out[item] = total
+        violation = max(violation, abs(total) if w[item] > 0.0 else total)
+    return violation
 
 
 @kernel
@@ -88,8 +93,8 @@ def _all_buckets_positive(index: Index, target: Float64, out: Index) -> int:
 
 def bucket_sums(index: Index, value: Float64, target: Float64) -> Float64:
     """Return Pᵀ w̃ (n,)."""
-    out = np.empty(len(index))
-    _gradient(index, value, target, out)
+    nothing, out = np.zeros(len(index)), np.empty(len(index))
+    _gradient(index, value, target, nothing, nothing, out)
     return out
 
 
@@ -110,24 +115,21 @@ def descend(
     """
     n = len(index)
     residual, gradient = np.empty_like(target), np.empty(n)
-    active = np.empty(n, np.int64)
-    active = active[: _all_buckets_positive(index, target, active)]
-    if w.any():
-        active = np.union1d(active, np.flatnonzero(w))
-    _residual(index, value, w, target, residual)
-    used, violation = 0, np.inf
-    while used < max_iter:
+    cold, used = not w.any(), 0
+    while True:
+        _residual(index, value, w, target, residual)  # drops the rounding that updates pile up
+        violation = float(_gradient(index, value, residual, penalty, w, gradient))
+        if violation <= tol or used >= max_iter:
+            return used, violation, residual
+        if cold and used == 0:
+            # Of an empty column nearly every item wants to come in; most have a bucket that is empty.
+            active = np.empty(n, np.int64)
+            active = active[: _all_buckets_positive(index, target, active)]
+        else:
+            # Items at zero that want to stay there leave the active set; violators come back.
+            active = np.flatnonzero((w > 0.0) | (gradient > 0.1 * tol))
         budget = min(_SWEEPS_PER_CHECK, max_iter - used)
         used += int(_sweep(active, index, value, penalty, w, residual, budget, 0.1 * tol))
-        _residual(index, value, w, target, residual)  # drops the rounding that updates pile up
-        _gradient(index, value, residual, gradient)
-        gradient -= penalty
-        violation = float(np.where(w > 0.0, np.abs(gradient), np.maximum(gradient, 0.0)).max(initial=0.0))
-        if violation <= tol:
-            break
-        # Items at zero that want to stay there leave the active set; violators come back.
-        active = np.flatnonzero((w > 0.0) | (gradient > 0.1 * tol))
-    return used, violation, residual
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,8 +28,10 @@ def inverse_gram(gram: Float64) -> Float64:
 class Model(ABC):
     """The sets that W and H are taken from."""
 
-    nonnegative_weights: ClassVar[bool]
-    """whether entries of W are at least zero"""
+    @property
+    @abstractmethod
+    def nonnegative_weights(self) -> bool:
+        """Whether entries of W are at least zero."""
 
     @abstractmethod
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
@@ -48,7 +50,8 @@ def _ratio(gradient: Float64, linear: Float64) -> float:
     return float(np.linalg.norm(gradient) / (np.linalg.norm(linear) or 1.0))
 
 
-def _nonnegative_weights(gram: Float64) -> Callable[[Float64], Float64]:
+def nonnegative_weights(gram: Float64) -> Callable[[Float64], Float64]:
+    """Return nonnegative least squares, row by row, on the Gram matrix (r, r)."""
     inverse = inverse_gram(gram)
 
     def solve(linear: Float64) -> Float64:
@@ -59,7 +62,8 @@ def _nonnegative_weights(gram: Float64) -> Callable[[Float64], Float64]:
     return solve
 
 
-def _free_weights(gram: Float64) -> Callable[[Float64], Float64]:
+def free_weights(gram: Float64) -> Callable[[Float64], Float64]:
+    """Return least squares, row by row, on the Gram matrix (r, r)."""
     inverse = inverse_gram(gram)
     return lambda linear: linear @ inverse
 
@@ -97,7 +101,7 @@ class Nonnegative(_NonnegativeComponents):
 
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return nonnegative least squares, row by row."""
-        return _nonnegative_weights(gram)
+        return nonnegative_weights(gram)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class SemiNonnegative(_NonnegativeComponents):
 
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return least squares."""
-        return _free_weights(gram)
+        return free_weights(gram)
 
 
 @dataclass(frozen=True)
@@ -119,4 +123,4 @@ class Unconstrained(_FreeComponents):
 
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return least squares."""
-        return _free_weights(gram)
+        return free_weights(gram)
