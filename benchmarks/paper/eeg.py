@@ -208,9 +208,9 @@ def tabulate(name: str, title: str, runs, asked) -> None:
 
 `python benchmarks/paper/eeg.py --size {asked.size} --data {name} --seed {asked.seed}`.
 Nonnegative CP. Compression: time windows over rows of the sketch. Correlation: the median over the temporal
-factors, with those of the uncompressed CP (dcf's `full`). tensorly: its HALS, the best of {STARTS} starts of
-{SWEEPS} sweeps. factorize-recover uses the sketch alone; refined and rows make one exact pass more. Paper: its
-error on the CHB-MIT EEG, 27 804 × 303 × 23.
+factors, with those of the uncompressed CP (dcf's `full`). tensorly: its HALS, the best of {STARTS}
+starts of {SWEEPS} sweeps. factorize-recover uses the sketch alone; refined and rows make one exact pass more.
+Paper: its error on the CHB-MIT EEG, 27 804 × 303 × 23.
 """
     header = ["method", "compression", "error", "over full", "correlation", "seconds", "verdict", "paper"]
     write_table(asked.folder, f"eeg-{name}", text, header, rows)
