@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib.metadata
 import platform
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dask.utils
-import numpy as np
 import zarr
 
 from dcf.certificate import BY_NAME
 from dcf.cluster import connect, placement
 from dcf.errors import BudgetError, UsageError
 from dcf.job import Job
+from dcf.kinds import model_of, recovery_of
 from dcf.pipeline import Pipeline
 from dcf.plan import MIB, Plan, make_plan
-from dcf.settings import Settings
+from dcf.settings import IN_MEMORY, Settings
 from dcf.solvers.shared import single_blas_thread
 from dcf.stages import STAGES, tidy
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
-from dcf.types import Certificate, Decomposition, Layout, Reporter
+from dcf.types import Layout, Reporter
 from dcf.warm import compile_kernels
 
 DEFAULT_MEMORY = "2GiB"
 # Starting worker processes takes about as long as two passes over this much (DESIGN.md).
 SMALL_SOURCE_BYTES = 256 * MIB
-SMALL_FACTOR_BYTES = 64 * MIB
 _RECORDED_PACKAGES = ("numpy", "scipy", "numba", "zarr", "dask", "distributed")
 
 
@@ -84,7 +79,8 @@ def plan_run(
     workers: int | None = None,
 ) -> Plan:
     """Return the plan of a run, or refuse it; reads metadata alone."""
-    return _fitting_plan(layout_of(open_source(source)), settings, parse_memory(memory), workers)[0]
+    array = open_source(source, tensor=settings.decomposition == "cp")
+    return _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)[0]
 
 
 def _fitting_plan(layout: Layout, settings: Settings, memory: int, workers: int | None) -> tuple[Plan, bool]:
@@ -92,7 +88,7 @@ def _fitting_plan(layout: Layout, settings: Settings, memory: int, workers: int 
 
     Small data do, unless their threads together would not fit where processes do.
     """
-    small = layout.nbytes <= SMALL_SOURCE_BYTES or settings.method == "full"
+    small = layout.nbytes <= SMALL_SOURCE_BYTES or settings.method in IN_MEMORY
     try:
         return make_plan(layout, settings, memory, *placement(workers, small)), small
     except BudgetError:
@@ -117,12 +113,12 @@ def run_source(
     out = _absolute(out)
     if not isinstance(source, zarr.Array):
         source = _absolute(source)
-    array = open_source(source)
+    array = open_source(source, tensor=settings.decomposition == "cp")
     url = str(array.store_path) if isinstance(source, zarr.Array) else source
     refuse_overlap(url, out)
     plan, in_process = _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)
-    if last != "done" and plan.method == "full":
-        raise UsageError("--method full has no stages; use dcf nmf.")
+    if last != "done" and plan.method in IN_MEMORY:
+        raise UsageError(f"--method {plan.method} has no stages; use dcf nmf.")
     if last != "done" and settings.resketch:
         raise UsageError("--resketch may have to read SOURCE again in a later stage; use it with dcf nmf.")
     record = {
@@ -170,7 +166,8 @@ def run_stage(
         raise UsageError(f"OUT {out} has reached {record['stage']}; run dcf {STAGES[reached + 1]} first.")
     settings = Settings(**record["settings"])
     source = record["source"]
-    array = open_source(source["url"]) if last == "refine" and settings.refine else None
+    tensor = settings.decomposition == "cp"
+    array = open_source(source["url"], tensor=tensor) if last == "refine" and settings.refine else None
     if array is not None and describe(array, source["url"])["fingerprint"] != source["fingerprint"]:
         raise UsageError(f"SOURCE {source['url']} is not the array that this run began with.")
     was = record["plan"]
@@ -255,117 +252,9 @@ def _carry_once(
         )
     )
     with ThreadPoolExecutor(1) as pool, single_blas_thread():
-        compiled = pool.submit(compile_kernels, plan)
+        kernels = model_of(settings, plan, 1.0), recovery_of(settings)
+        compiled = pool.submit(compile_kernels, plan, *kernels)
         with connect(plan.workers, in_process or last == "factorize") as workers:
             compiled.result()
             job = Job(run, plan, settings, source, workers, reporter or Silent(), may_grow)
             Pipeline(job).run_until(last)
-
-
-def nmf(
-    source: str | Path | zarr.Array[Any],
-    *,
-    rank: int,
-    out: str | Path | None = None,
-    method: str = "auto",
-    refine: int | None = None,
-    axis: str | int = "longest",
-    sketch_size: int | None = None,
-    nnz_per_column: int = 5,
-    restarts: int = 4,
-    tol: float | None = None,
-    max_iter: int = 2000,
-    negatives: str = "error",
-    missing_chunks: str = "report",
-    resketch: bool = False,
-    seed: int = 0,
-    memory: str | int = DEFAULT_MEMORY,
-    workers: int | None = None,
-    overwrite: bool = False,
-    reporter: Reporter | None = None,
-) -> Decomposition:
-    """Factorize a matrix larger than memory: SOURCE (n, m) ≈ W H with W (n, r), H (r, m) ≥ 0.
-
-    Parameters
-    ----------
-    source : path or URL of a Zarr array, or a `zarr.Array`; (n, m), any real dtype
-    rank : r, the number of components
-    out : path of the run group; a temporary store where None
-    method : auto, rows, range, factorize-recover or full
-    refine : exact passes after the factorization; 1, or 0 for `full`, where None
-    axis : the compressed axis: longest, 0 or 1
-    sketch_size : rows of the one-sided sketch or of the row sample, whichever the method uses
-    nnz_per_column : p, ones per column of the projection
-    restarts : random starts of the factorization besides the NNDSVD one
-    tol : KKT ratio at which a factorization ends; 1e-4, or 1e-9 for factorize-recover, where None
-    max_iter : most sweeps of the factorization
-    negatives : error, or allow to fit negative entries as they are
-    missing_chunks : report, or error to refuse absent chunks
-    resketch : take one more pass with a larger sketch where the evidence asks for one
-    seed : of every random number
-    memory : budget of each worker and of the driver, bytes or a string such as 2GiB
-    workers : local workers; one a core where None; a present dask `Client` is used as it is
-    overwrite : replace another run at `out`
-    reporter : told of stages and progress
-
-    Returns
-    -------
-    Decomposition
-        W and H, the relative error ‖M − WH‖_F / ‖M‖_F and the run's attributes. Without `out`,
-        factors too large for NumPy (64 MiB) lie in a store that is deleted when Python ends.
-
-    Raises
-    ------
-    UsageError, SourceError, BudgetError, RunError
-        Each with one sentence; see `dcf.errors`.
-
-    References
-    ----------
-    Sharan, Tai, Bailis, Valiant, *Compressed Factorization*, ICML 2019.
-    """
-    settings = Settings.of(
-        rank=rank,
-        method=method,
-        refine=refine,
-        axis=str(axis),
-        sketch_size=sketch_size,
-        nnz_per_column=nnz_per_column,
-        restarts=restarts,
-        tol=tol,
-        max_iter=max_iter,
-        negatives=negatives,
-        missing_chunks=missing_chunks,
-        resketch=resketch,
-        seed=seed,
-    )
-    command = f"dcf.nmf(rank={rank}, method={method!r})"
-    with ExitStack() as stack:
-        temporary = None if out is not None else tempfile.mkdtemp(prefix="dcf-")
-        if temporary is not None:
-            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
-        target = Path(temporary) / "run.zarr" if temporary is not None else out
-        run = run_source(
-            source,
-            str(target),
-            settings,
-            memory=memory,
-            workers=workers,
-            overwrite=overwrite,
-            command=command,
-            reporter=reporter,
-        )
-        result = _decomposition(run)
-        if temporary is None:
-            return result
-        if result.W.nbytes + result.H.nbytes <= SMALL_FACTOR_BYTES:
-            return replace(result, W=np.asarray(result.W[:]), H=np.asarray(result.H[:]))
-        atexit.register(stack.pop_all().close)  # W and H may outlive every other trace of the run
-        return result
-
-
-def _decomposition(run: RunGroup) -> Decomposition:
-    """Return a finished run, its factors on disk."""
-    record = run.record
-    error = record["relative_error"]
-    interval = tuple(error["interval"]) if error["interval"] else None
-    return Decomposition(run.get("W"), run.get("H"), Certificate(error["value"], interval), record)

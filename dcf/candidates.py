@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 import dcf.refinement.alternating as alternating
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
-from dcf.factorization.sparsest import SparsestNMF, column_noise, zero_fraction
+from dcf.factorization.sparsest import column_noise, zero_fraction
+from dcf.kinds import Comparable
+from dcf.plan import CARRIED_ON
 from dcf.sketch.range import Surrogate, SurrogateRows
 from dcf.sketch.rows import spared
-from dcf.solvers.gram_nnls import nonnegative_solve
 from dcf.types import Status
 
 if TYPE_CHECKING:
     from dcf.job import Job
-    from dcf.plan import Plan
+    from dcf.solvers.models import Model
     from dcf.types import FactorizationResult, Float64, Real
 
 # KKT ratio at which H has converged on the surrogate where an exact pass will improve it.
 SURROGATE_TOL = 1e-3
-
-Factorizer = TypeVar("Factorizer", HalsNMF, SparsestNMF)
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,15 @@ class Candidate:
         }
 
 
-def error_on(rows: Real, shares: Float64, components: Float64) -> float:
-    """Return min over W ≥ 0 of ‖D (M_s − W H)‖_F / ‖D M_s‖_F for rows M_s (s, m) and H (r, m).
+def error_on(model: Model, rows: Real, shares: Float64, components: Float64) -> float:
+    """Return min over W of ‖D (M_s − W H)‖_F / ‖D M_s‖_F for rows M_s (s, m) and H (r, m).
 
     shares : (s,), D². On rows that H was not fitted to, it estimates the error that an exact pass would
     reach with H.
     """
     counted = shares > 0
     m = rows[counted].astype(np.float64) * np.sqrt(shares[counted])[:, None]
-    w = nonnegative_solve(m @ components.T, components @ components.T)
+    w = model.weights_solver(components @ components.T)(m @ components.T)
     norm = np.linalg.norm(m)
     return float(np.linalg.norm(m - w @ components) / norm) if norm else 0.0
 
@@ -85,16 +84,21 @@ def candidates(job: Job) -> dict[str, Candidate]:
     plan, found = job.plan, {}
     if plan.sample_size:
         sample = job.run.complete("stages/sample")[:]
-        solver = solver_of(HalsNMF, job)
+        solver = job.row_factorizer
         found["rows"] = Candidate.of(solver.factorize(sample))
         if plan.range_size:
-            found["range"] = _from_surrogate(job, found["rows"])
-        job.note(**_compare(solver, sample, found, plan))
-        errors = job.run.record["evidence"]["held_out"]
-        if plan.range_size and not job.settings.refine and errors["rows"] < errors["range"]:
-            found["range"] = found["rows"]  # W comes from the surrogate, H from where it is better
+            found["range"] = found["rows"]
+            if job.settings.decomposition in CARRIED_ON:
+                found["range"] = _from_surrogate(job, found["rows"])
+        if isinstance(solver, Comparable):
+            job.note(**_compare(job, solver, sample, found))
+            errors = job.run.record["evidence"]["held_out"]
+            if plan.range_size and not job.settings.refine and errors["rows"] < errors["range"]:
+                found["range"] = found["rows"]  # W comes from the surrogate, H from where it is better
+    elif plan.range_size:
+        found["range"] = _singular_vectors(job)
     if plan.sketch_size:
-        result = solver_of(SparsestNMF, job).factorize(job.run.complete("stages/compressed")[:])
+        result = job.sketch_factorizer.factorize(job.run.complete("stages/compressed")[:])
         found["factorize-recover"] = Candidate.of(result)
         noise = column_noise(result.noise, result.factors.components)
         job.run.put("stages/sketch_weights", result.factors.weights)
@@ -103,12 +107,13 @@ def candidates(job: Job) -> dict[str, Candidate]:
     return found
 
 
-def _compare(solver: HalsNMF, sample: Real, found: dict[str, Candidate], plan: Plan) -> dict[str, Any]:
+def _compare(job: Job, solver: Comparable, sample: Real, found: dict[str, Candidate]) -> dict[str, Any]:
     """Return each candidate's error on sampled rows that it was not fitted to, and that on fitted ones.
 
     The sample's own H is fitted anew without the rows kept out, from where all of them led: only the
     comparison does without them.
     """
+    plan = job.plan
     complete = len(sample) < plan.sample_size + plan.held_out  # every row that is not zero
     common, apart = spared(sample, 0 if complete else plan.held_out)
     fitted = solver.carry_on(cast("Real", np.ascontiguousarray(sample[~apart])), found["rows"].components)
@@ -119,34 +124,38 @@ def _compare(solver: HalsNMF, sample: Real, found: dict[str, Candidate], plan: P
     shares[apart] = common.sum() / max(apart.sum(), 1)
     return {
         "fit": fitted.objective,
-        "held_out": {method: error_on(sample, shares, h) for method, h in candidates.items()},
+        "held_out": {method: error_on(job.model, sample, shares, h) for method, h in candidates.items()},
     }
 
 
-def solver_of(factorizer: type[Factorizer], job: Job) -> Factorizer:
-    """Return an in-memory factorizer with what the settings ask for."""
-    settings = job.settings
-    return factorizer(
-        rank=settings.rank,
-        restarts=settings.restarts,
-        tol=factorizer.tol if settings.tol is None else settings.tol,
-        max_iter=settings.max_iter,
-        seed=settings.seed,
-        threads=job.workers.count,
-    )
-
-
 def surrogate_of(job: Job) -> tuple[Surrogate, SurrogateRows]:
-    """Return M̂ and its rows, whose coordinates are computed where they lie."""
+    """Return M̂, less the means of its columns where asked, and its rows, computed where they lie."""
     plan = job.plan
     omega = job.span.dense(0, plan.width).T
     corange, triangle = (job.run.complete(f"stages/{name}")[:] for name in ("corange", "triangle"))
     surrogate = Surrogate.of(corange, triangle, omega, 10.0 * float(np.finfo(plan.dtype).eps))
     unseen = surrogate.unseen(job.run.complete("stages/probe")[:], omega)
-    squared_norm = job.run.record["statistics"]["squared_norm"] or 1.0
-    job.note(surrogate_error=float(np.linalg.norm(unseen) / np.sqrt(squared_norm)))
+    job.note(surrogate_error=float(np.linalg.norm(unseen) / np.sqrt(job.squared_norm or 1.0)))
+    if job.mean_of == "columns":
+        surrogate = surrogate.less_mean(job.run.complete("stages/mean")[:])
     rows = job.run.complete("stages/range")
-    return surrogate, SurrogateRows(rows, surrogate.coordinates.astype(plan.dtype))
+    return surrogate, SurrogateRows(
+        rows, surrogate.coordinates.astype(plan.dtype), surrogate.mean.astype(plan.dtype)
+    )
+
+
+def _singular_vectors(job: Job) -> Candidate:
+    """Return the leading right singular vectors of the surrogate (Tropp et al. 2017)."""
+    plan = job.plan
+    surrogate, _ = surrogate_of(job)
+    centred = job.mean_of == "rows"
+    surrogate = surrogate.less_row_means() if centred else surrogate
+    triangle = job.run.complete("stages/triangle")[:]
+    sums = np.zeros(plan.range_size)
+    if job.mean_of == "columns":
+        sums = plan.rows * job.span.dense(0, plan.width) @ job.run.complete("stages/mean")[:]
+    h = surrogate.leading(triangle.T @ triangle, sums, plan.rows, plan.carried - centred)
+    return Candidate(job.with_means(h), Status.converged, "", 0, 0.0, None)
 
 
 def _from_surrogate(job: Job, start: Candidate) -> Candidate:
@@ -157,14 +166,14 @@ def _from_surrogate(job: Job, start: Candidate) -> Candidate:
     def sums(h: Float64) -> tuple[Float64, Float64]:
         g, gram, journal = surrogate.project(h), h @ h.T, alternating.Unjournalled()
         graph = alternating.refine(
-            rows, g, gram, plan.dtype, None, journal, plan.sketch_blocks, plan.most_tasks
+            rows, job.model, g, gram, plan.dtype, None, journal, plan.sketch_blocks, plan.most_tasks
         )
         total = job.workers.compute(graph)
         return total.linear(g) @ surrogate.directions, total.gram
 
     tol = SURROGATE_TOL if job.settings.refine else HalsNMF.tol
     tol = tol if job.settings.tol is None else job.settings.tol
-    h, status, sweeps, ratio = factorize_surrogate(sums, start.components, tol, plan.most_sweeps)
+    h, status, sweeps, ratio = factorize_surrogate(job.model, sums, start.components, tol, plan.most_sweeps)
     remedy = ""
     if status is not Status.converged:
         remedy = (

@@ -27,6 +27,8 @@ ROUNDING = 1e-5
 BY_NAME = "asked for by name"
 # k ln(n/k) rows is where recovery of k nonzeros among n begins to succeed; so much more is asked for.
 SAFETY = 1.25
+# A singular vector that the last pass turned by more (the sine) is not what more passes would find.
+TURNED = 0.1
 # Components that other starts find again with at least this cosine are determined by the data (DESIGN.md).
 STABLE = 0.98
 
@@ -46,13 +48,20 @@ def explain(
     """Say why `method` was taken among the contenders, by their errors on the same evidence."""
     if settings.method != "auto":
         return BY_NAME
+    if settings.decomposition == "svd":
+        return "the range sketch of all rows holds the leading singular vectors" + (
+            ", and every exact pass is a step of subspace iteration on all of them" if settings.refine else ""
+        )
+    if contenders == ("range",) and not plan.sketch_size:
+        return "one pass over a W that need not be sparse: it comes from the range sketch"
     if contenders == ("range",):
         return (
             f"the one-sided sketch of {plan.sketch_size} rows is too full to recover a sparse W from it (some"
             " component is in almost every row), so W comes from the range sketch"
         )
     if len(contenders) == 1:
-        return f"the sample holds all {plan.rows} of them, and an exact pass then finds W"
+        held = "all" if plan.sample_size == plan.rows else f"{plan.sample_size}"
+        return f"H comes from a sample of {held} of the {plan.rows} rows, and an exact pass then finds W"
     ways = {
         "rows": f"H from the sample of {plan.sample_size} rows",
         "range": "H from the range sketch of all rows" if settings.refine else "the range sketch",
@@ -71,13 +80,13 @@ def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | No
     factor of about 1 ∓ c/s in the square; c follows from the two errors. Of a one-sided sketch, the
     widest column says it. None, too, where W is dense or not even a quarter of the rows would be enough.
     """
-    if method == "full":
-        return None
     if method == "factorize-recover":
         if evidence["zero_fraction"] < LEAST_ZEROS:
             return None
         widest = evidence["recovery"]["widest_support"]
         size, wanted = plan.sketch_size, rows_to_carry(widest, plan.rows)
+    elif method not in evidence.get("held_out", {}):
+        return None
     else:
         fit, held = evidence["fit"] ** 2, evidence["held_out"][method] ** 2
         size, excess = plan.sample_size, plan.sample_size * (held - fit) / ((held + fit) or 1.0)
@@ -107,13 +116,10 @@ def advise(
 
 
 def judge(
-    method: str,
-    certificate: Certificate,
-    components: list[dict[str, Any]],
-    record: dict[str, Any],
-    plan: Plan,
+    certificate: Certificate, components: list[dict[str, Any]], record: dict[str, Any], plan: Plan
 ) -> dict[str, str]:
-    """Return the verdict on a finished pair and why."""
+    """Return the verdict on a finished decomposition and why."""
+    method, kind = record["method"], record["settings"]["decomposition"]
     factorization = record["candidates"][method]
     doubts = []
     if method == "factorize-recover":
@@ -129,8 +135,15 @@ def judge(
         )
     if not live and certificate.value > 0.0:
         doubts.append(
-            "Every component is zero: nothing nonnegative explains these data, or their scale is out of reach"
-            " (divide them by their largest entry)."
+            "Every component is zero: nothing that is allowed explains these data, or their scale is out of"
+            " reach (divide them by their largest entry)."
+        )
+    turned = [c["residual"] for c in components if c["norm"] > 0.0 and c["residual"] > TURNED]
+    if kind == "svd" and turned:
+        doubts.append(
+            f"{len(turned)} of {len(components)} singular vectors are not settled (sine up to"
+            f" {max(turned):.2g}, of the last pass or the sketch's own error): the singular values that"
+            " follow are too close. Take another pass (--refine), or look at fewer of them."
         )
     known = (
         "The error is exact, summed over every entry of the data"
@@ -143,7 +156,9 @@ def judge(
             "why": f"{' '.join(doubts)} {known}; it says nothing of single components.",
         }
     agreed = ", and other starts find the same components"
-    if factorization["stability"] is None:
+    if kind == "svd":
+        agreed = ", and the singular vectors are settled" if components else ""
+    elif factorization["stability"] is None:
         agreed = "; no other start came as close, so that components are not checked against one"
     empty = len(components) - len(live)
     agreed += f"; {empty} of {len(components)} components are zero, the data hold no more" * (empty > 0)

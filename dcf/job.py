@@ -5,21 +5,34 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dcf.errors import UsageError
 from dcf.factorization.sparsest import LEAST_ZEROS
-from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseBinary, SparseSign
+from dcf.kinds import model_of, row_factorizer, sketch_factorizer
+from dcf.plan import mean_of
+from dcf.sketch.projections import CountSketch, Gaussian, GaussianWithOnes, Role, SparseBinary, SparseSign
 from dcf.stages import timed
-from dcf.storage.run import Transposed
+from dcf.storage.run import OneColumn, Transposed
+from dcf.storage.source import LessMeans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from dcf.kinds import Factorizer
     from dcf.plan import Plan
     from dcf.settings import Settings
+    from dcf.solvers.models import Model
     from dcf.storage.run import RunGroup
     from dcf.storage.source import ArraySource
-    from dcf.types import Block, Journal, Reporter, RowStore, Workers
+    from dcf.types import Block, BlockSource, Float64, Journal, Reporter, RowStore, Workers
+
+
+def what_is_left(squared_norm: float, squared_means: float) -> float:
+    """Return the squared norm without the means, 0 where it is no more than the rounding of both."""
+    left = squared_norm - squared_means
+    return left if left > 1e-13 * squared_norm else 0.0
 
 
 class Job:
@@ -70,20 +83,65 @@ class Job:
     @cached_property
     def span(self) -> Gaussian:
         """Ωᵀ (q, m)."""
-        return Gaussian(self.settings.seed, self.plan.range_size, Role.range)
+        kind = GaussianWithOnes if self.mean_of == "rows" else Gaussian
+        return kind(self.settings.seed, self.plan.range_size, Role.range)
 
     @cached_property
     def corange(self) -> SparseSign:
         """Ψ (l, n)."""
         return SparseSign(self.settings.seed, self.plan.corange_size, 2, Role.corange)
 
+    @cached_property
+    def model(self) -> Model:
+        """Which W and H the decomposition allows."""
+        return model_of(self.settings, self.plan, self.run.record["evidence"].get("noise", 0.0))
+
+    @property
+    def row_factorizer(self) -> Factorizer:
+        """What factorizes rows of M in memory."""
+        return row_factorizer(self.settings, self.plan, self.workers.count)
+
+    @property
+    def sketch_factorizer(self) -> Factorizer:
+        """What factorizes the one-sided sketch."""
+        return sketch_factorizer(self.settings, self.plan, self.workers.count)
+
+    @property
+    def centred_source(self) -> BlockSource:
+        """The data, less the means of the columns where these are taken out."""
+        if self.mean_of != "columns":
+            return self.source
+        return LessMeans(self.source, self.run.complete("stages/mean")[:].astype(self.plan.dtype))
+
+    def with_means(self, components: Float64) -> Float64:
+        """Return H (r, m), with a last row 1ᵀ/√m where the means of the rows are taken out."""
+        if self.mean_of != "rows":
+            return components
+        return np.concatenate([components, np.full((1, self.plan.width), self.plan.width**-0.5)])
+
+    @property
+    def mean_of(self) -> str:
+        """Whose means are taken out of M: no, its columns' or its rows'."""
+        return mean_of(self.plan.axis, self.settings)
+
+    @property
+    def squared_norm(self) -> float:
+        """‖M‖²_F, of M less the means of its columns where these are taken out."""
+        squared: float = self.run.record["statistics"]["squared_norm"]
+        if self.mean_of != "columns":
+            return squared
+        means = self.plan.rows * float(np.square(self.run.complete("stages/mean")[:]).sum())
+        return what_is_left(squared, means)
+
     @property
     def contenders(self) -> tuple[str, ...]:
         """The methods of which one will be chosen, in the order of preference."""
         if self.plan.method != "auto":
             return (self.plan.method,)
+        if not self.plan.sample_size:
+            return ("range",)
         if not self.settings.refine:
-            sparse = self.run.record["evidence"].get("zero_fraction", 1.0) >= LEAST_ZEROS
+            sparse = self.run.record["evidence"].get("zero_fraction", 0.0) >= LEAST_ZEROS
             return ("factorize-recover", "range") if sparse else ("range",)
         return ("rows", "range") if self.plan.range_size else ("rows",)
 
@@ -102,13 +160,17 @@ class Job:
     def allocate(self, name: str) -> RowStore:
         """Create an n-sized array of the run, one chunk a block of the pass that writes it."""
         plan = self.plan
-        width, rows = plan.rank, plan.refine_block_rows
+        width, rows = plan.carried, plan.refine_block_rows
         if name == "stages/range":
             width, rows = plan.range_size, plan.range_chunk_rows
         elif name == "stages/range_weights":
             rows = plan.sketch_block_rows
+        elif not name.startswith("stages/"):
+            width = plan.rank
         if name == "H":
             return Transposed(self.run.allocate(name, (width, plan.rows), (width, rows), plan.dtype))
+        if name == "mean":
+            return OneColumn(self.run.allocate(name, (plan.rows,), (rows,), plan.dtype))
         store: RowStore = self.run.allocate(name, (plan.rows, width), (rows, width), plan.dtype)
         return store
 

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from dcf.types import Float64
@@ -19,14 +21,30 @@ def _unit_columns(w: NDArray[Any]) -> Float64:
     return w / np.where(norms > 0, norms, 1.0)
 
 
-def match(w: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.int64], Float64]:
+def match(
+    w: NDArray[Any], truth: NDArray[Any], up_to_sign: bool = False
+) -> tuple[NDArray[np.int64], Float64]:
     """Match the columns of `w` to those of `truth`, both (n, r), by cosine.
 
-    Returns for every column of `truth` its partner in `w` (r,) and their cosine (r,).
+    Returns for every column of `truth` its partner in `w` (r,) and their cosine (r,), with `up_to_sign`
+    its absolute value.
     """
     cosines = _unit_columns(truth).T @ _unit_columns(w)
+    if up_to_sign:
+        cosines = np.abs(cosines)
     _, partners = linear_sum_assignment(-cosines)
     return partners, cosines[np.arange(len(partners)), partners]
+
+
+def factor_match_score(factors: Sequence[NDArray[Any]], truth: Sequence[NDArray[Any]]) -> float:
+    """Return the mean over the components of Π_j |cos| between factors and truth, lists of (n_j, r).
+
+    The components are matched by assignment; their weights are left out. Acar, Dunlavy, Kolda &
+    Mørup, *Scalable tensor factorizations for incomplete data*, 2011.
+    """
+    cosines = [np.abs(_unit_columns(b).T @ _unit_columns(a)) for a, b in zip(factors, truth, strict=True)]
+    scores = np.prod(cosines, axis=0)
+    return float(scores[linear_sum_assignment(-scores)].mean())
 
 
 def column_errors(w: NDArray[Any], truth: NDArray[Any]) -> Float64:

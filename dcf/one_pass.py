@@ -9,6 +9,8 @@ import numpy as np
 import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 from dcf.candidates import surrogate_of
+from dcf.job import what_is_left
+from dcf.kinds import recovery_of
 from dcf.sketch.probe import certify
 from dcf.storage.run import Transposed
 from dcf.types import Block
@@ -25,7 +27,9 @@ def recover_columns(job: Job) -> None:
     journal = job.run.journal("recover", plan.rank, like, {"column": (plan.refine_block_rows,)})
     targets, noises = (job.run.complete(f"stages/sketch_{name}")[:] for name in ("weights", "noise"))
     with job.stage("recover", journal, tuple(Block(k, k, k + 1) for k in range(plan.rank))):
-        graph = columns.recover(job.projection, plan.rows, plan.dtype, journal, targets, noises)
+        graph = columns.recover(
+            recovery_of(job.settings), job.projection, plan.rows, plan.dtype, journal, targets, noises
+        )
         job.workers.compute(graph)
 
 
@@ -34,16 +38,16 @@ def recover_rows(job: Job) -> None:
     plan, blocks = job.plan, job.plan.sketch_blocks
     surrogate, rows = surrogate_of(job)
     h = job.run.complete("stages/candidates/range")[:]
-    like = alternating.empty_sums(plan.rank, len(surrogate.directions)).to_arrays()
+    like = alternating.empty_sums(plan.carried, len(surrogate.directions)).to_arrays()
     journal = job.run.journal("recover_rows", len(blocks), like)
     weights = job.allocate_once("stages/range_weights")
     with job.stage("recover rows", journal, blocks):
+        coordinates = surrogate.project(h)
         graph = alternating.refine(
-            rows, surrogate.project(h), h @ h.T, plan.dtype, weights, journal, blocks, plan.most_tasks
+            rows, job.model, coordinates, h @ h.T, plan.dtype, weights, journal, blocks, plan.most_tasks
         )
         sums = job.workers.compute(graph)
     job.run.put("stages/range_gram", sums.gram)
-    job.run.put("stages/range_support", sums.support)
 
 
 def recovered(job: Job, method: str) -> RowStore:
@@ -51,24 +55,36 @@ def recovered(job: Job, method: str) -> RowStore:
     if method == "range":
         store: RowStore = job.run.complete("stages/range_weights")
         return store
+    if method == "recover-factorize":
+        held: RowStore = job.run.complete("stages/weights")
+        return held
     return Transposed(job.run.complete("stages/recover/column"))
+
+
+def components_of(method: str) -> str:
+    """Return the name of the H that goes with the W that a method recovered."""
+    return "stages/components_0" if method == "recover-factorize" else f"stages/candidates/{method}"
 
 
 def estimate(job: Job, method: str) -> Certificate:
     """Return the probe's word on the W and H that a method recovered."""
     plan, dtype = job.plan, job.plan.dtype
     blocks = plan.sketch_blocks if method == "range" else plan.refine_blocks
-    h = job.run.complete(f"stages/candidates/{method}")[:].astype(dtype).astype(np.float64)
-    probe, squared_norm = job.run.complete("stages/probe")[:], job.run.record["statistics"]["squared_norm"]
+    h = job.run.complete(components_of(method))[:].astype(dtype).astype(np.float64)
+    probe, squared_norm = job.run.complete("stages/probe")[:], job.squared_norm
     surrogate, rows = surrogate_of(job) if plan.range_size else (None, None)
     g = h if surrogate is None else surrogate.project(h)
     graph = alternating.project(recovered(job, method), job.probe, rows, g, blocks, plan.most_tasks)
     seen = job.workers.compute(graph)
     difference = probe - seen.probe @ h
+    if job.mean_of == "columns":
+        difference -= seen.ones * job.run.complete("stages/mean")[:]
     known, squared_known = np.zeros_like(probe), 0.0
     if surrogate is not None:
         known = difference - surrogate.unseen(probe, job.span.dense(0, plan.width).T)
         outside = h - g @ surrogate.directions  # of the surrogate's row space
         squared_known = seen.squared_residual + float((seen.gram * (outside @ outside.T)).sum())
+    if job.mean_of == "rows":  # the means are a component of their own, the last
+        squared_norm = what_is_left(squared_norm, float(seen.gram[-1, -1]))
     rounding = 4.0 * float(np.finfo(dtype).eps)
     return certify(difference, known, squared_known, squared_norm, rounding)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 import dcf.sketch.compress as compression
-from dcf.candidates import Candidate, candidates, solver_of
-from dcf.certificate import advise, enough_sketch, explain, judge
+from dcf.candidates import candidates
+from dcf.certificate import enough_sketch, explain
 from dcf.errors import EntryError
-from dcf.factorization.nmf import HalsNMF
-from dcf.one_pass import estimate, recover_columns, recover_rows, recovered
+from dcf.finish import column_reports, finish
+from dcf.in_memory import factorize_in_memory, recover_then_factorize
+from dcf.one_pass import components_of, estimate, recover_columns, recover_rows
 from dcf.solvers.shared import single_blas_thread
 from dcf.stages import STAGES, tidy
-from dcf.storage.source import InMemory
-from dcf.types import Block, Certificate, Float64, RowStore, Statistics, Status
+from dcf.storage.source import Keeping
+from dcf.types import Block, Statistics, Status
 
 if TYPE_CHECKING:
     from dcf.job import Job
@@ -77,9 +77,10 @@ class Pipeline:
             dtype=plan.dtype,
             negatives_allowed=self.settings.negatives == "allow",
             absence_allowed=self.settings.missing_chunks == "report",
+            sums_columns=self.job.mean_of == "columns",
         )
         if plan.method == "full":
-            return self._factorize_in_memory(recipe)
+            return self._read_whole(recipe)
         like = compression.empty_sketch(recipe, plan.width).to_arrays(recipe.sample_capacity)
         journal = self.run.journal("sketch", len(plan.sketch_blocks), like)
         rows = self.job.allocate_once("stages/range") if plan.range_size else None
@@ -101,17 +102,24 @@ class Pipeline:
         self._record_pass(sketch.statistics)
         self.run.put("stages/probe", sketch.probe)
         if plan.sample_size:
-            self.run.put("stages/sample", sketch.sample.weighted(recipe.sample_capacity))
+            # Sparse PCA needs rows of one noise, as they are; all other fits are to stand for all of M.
+            as_it_is, sample = self.settings.decomposition == "spca", sketch.sample
+            rows = sample.rows if as_it_is else sample.weighted(recipe.sample_capacity)
+            self.run.put("stages/sample", rows)
         if plan.sketch_size:
             self.run.put("stages/compressed", sketch.compressed)
         if plan.range_size:
             self.run.put("stages/corange", sketch.corange)
             self.run.put("stages/triangle", sketch.triangle)
+        if recipe.sums_columns:
+            self.run.put("stages/mean", sketch.column_sums / plan.rows)
 
     def factorize(self) -> None:
         """Find the candidates for H, and choose where the next stage needs no more than H."""
         if self.plan.method == "full":
             return
+        if self.plan.method == "recover-factorize":
+            return recover_then_factorize(self.job)
         with self.job.stage("factorize"):
             found = candidates(self.job)
         for method, candidate in found.items():
@@ -125,7 +133,7 @@ class Pipeline:
         contenders = self.job.contenders
         if "factorize-recover" in contenders:
             recover_columns(self.job)
-            reports = self._reports()
+            reports = column_reports(self.job)
             unconverged = sum(report.status is not Status.converged for report in reports)
             widest = max(report.support for report in reports)
             self.job.note(recovery={"widest_support": widest, "unconverged": unconverged})
@@ -144,7 +152,7 @@ class Pipeline:
             journal = self.run.journal(
                 f"refine_{number}",
                 len(plan.refine_blocks),
-                alternating.empty_sums(plan.rank, plan.width).to_arrays(),
+                alternating.empty_sums(plan.carried, plan.width).to_arrays(),
             )
             factor = None
             if number == self.settings.refine:
@@ -152,7 +160,8 @@ class Pipeline:
             components = self.run.complete(f"stages/components_{number - 1}")
             with self.job.stage(f"refine {number}", journal, plan.refine_blocks):
                 graph = alternating.refine(
-                    self.job.source,
+                    self.job.centred_source,
+                    self.job.model,
                     components,
                     None,
                     plan.dtype,
@@ -162,10 +171,10 @@ class Pipeline:
                     plan.most_tasks,
                 )
                 sums = self.workers.compute(graph)
-            updated, squared_error = alternating.update_components(sums, components[:].astype(np.float64))
+            before = components[:].astype(np.float64)
+            updated, squared_error = alternating.update_components(self.job.model, sums, before)
             self.run.put(f"stages/components_{number}", updated.astype(plan.dtype))
             self.run.put("stages/gram", sums.gram)
-            self.run.put("stages/support", sums.support)
             record = self.run.record
             self.run.update(
                 refined=number,
@@ -175,33 +184,8 @@ class Pipeline:
             )
 
     def finish(self) -> None:
-        """Scale and order the components, write W and H, certify and judge."""
-        plan = self.plan
-        raw, weight_norms, components, certificate = self._final_pair()
-        component_norms = np.linalg.norm(components, axis=1)
-        order = np.argsort(-weight_norms * component_norms, kind="stable")
-        norms = weight_norms[order]
-        scales = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-        long, short = ("W", "H") if plan.axis == 0 else ("H", "W")
-        with self.job.stage("scale"):
-            factor = self.job.allocate(long)
-            self.workers.compute(
-                alternating.scale(raw, factor, [int(k) for k in order], scales, plan.refine_blocks)
-            )
-            scaled = (components[order] * norms[:, None]).astype(plan.dtype)
-            self.run.put(short, scaled if plan.axis == 0 else np.ascontiguousarray(scaled.T))
-        described = self._described()
-        record = self.run.record
-        self.run.update(
-            relative_error={
-                "value": certificate.value,
-                "kind": certificate.kind,
-                "interval": list(certificate.interval) if certificate.interval else None,
-            },
-            trust=judge(record["method"], certificate, described, record, plan),
-            advice=advise(record["method"], certificate, record, self.settings, plan),
-            components=[{**described[k], "norm": float(weight_norms[k] * component_norms[k])} for k in order],
-        )
+        """Bring the factors to their stored form and write them, certify and judge."""
+        finish(self.job)
 
     def _choose(self, errors: dict[str, float]) -> None:
         """Take the contender of least error; `errors` are measured on the same evidence."""
@@ -209,83 +193,22 @@ class Pipeline:
         method = (
             min(contenders, key=lambda m: errors.get(m, np.inf)) if len(contenders) > 1 else contenders[0]
         )
-        h = self.run.complete(f"stages/candidates/{method}")[:]
+        h = self.run.complete(components_of(method))[:]
         self.run.put("stages/components_0", h.astype(self.plan.dtype))
         reason = explain(method, contenders, errors, self.settings, self.plan)
         self.run.update(method=method, reason=reason)
 
     # ------------------------------------------------------------------ their parts
 
-    def _factorize_in_memory(self, recipe: compression.SketchRecipe) -> None:
+    def _read_whole(self, recipe: compression.SketchRecipe) -> None:
         """Run the uncompressed algorithm: read all of M into the driver and factorize it."""
         plan = self.plan
-        dense = InMemory(self.job.source, np.empty((plan.rows, plan.width), plan.dtype))
+        dense = Keeping(self.job.source, np.empty((plan.rows, plan.width), plan.dtype))
         whole = Block(0, 0, plan.rows)
         with self.job.stage("sketch", None, (whole,)):
             sketch, _ = compression.compress_block(dense, recipe, whole)
         self._record_pass(sketch.statistics)
-        with self.job.stage("factorize"):
-            result = solver_of(HalsNMF, self.job).factorize(dense.entries)
-        h = result.factors.components.astype(plan.dtype)
-        self.run.put("stages/components_0", h)
-        self.run.update(candidates={"full": Candidate.of(result).record()})
-        weights = result.factors.weights.astype(plan.dtype)
-        self.job.allocate("stages/weights")[:] = weights
-        exact = weights.astype(np.float64)
-        self.run.put("stages/gram", exact.T @ exact)
-        self.run.put("stages/support", np.count_nonzero(weights, axis=0).astype(np.float64))
-        squared_error = sum(
-            float(np.square(tile - weights[start : start + len(tile)] @ h, dtype=np.float64).sum())
-            for start, tile in dense.slices(plan.tile_rows)
-        )
-        self.run.update(squared_error=squared_error)
-
-    def _final_pair(self) -> tuple[RowStore, Float64, Float64, Certificate]:
-        """Return raw W, the norms of its columns, its H and what is known of their error."""
-        record, last = self.run.record, self.run.record.get("refined", 0)
-        components = self.run.complete(f"stages/components_{last}")[:].astype(np.float64)
-        if "squared_error" in record:
-            squared_norm = record["statistics"]["squared_norm"]
-            error = float(np.sqrt(record["squared_error"] / squared_norm)) if squared_norm else 0.0
-            norms = np.sqrt(np.diag(self.run.complete("stages/gram")[:]))
-            return self.run.complete("stages/weights"), norms, components, Certificate(error)
-        method = record["method"]
-        said = record["evidence"]["errors"][method]
-        if method == "range":
-            norms = np.sqrt(np.diag(self.run.complete("stages/range_gram")[:]))
-        else:
-            norms = np.array([report.norm for report in self._reports()])
-        certificate = Certificate(said["value"], tuple(said["interval"]))
-        return recovered(self.job, method), norms, components, certificate
-
-    def _described(self) -> list[dict[str, Any]]:
-        """Return status, iterations, residual, support and stability of every component, as staged."""
-        record = self.run.record
-        candidate = record["candidates"][record["method"]]
-        exact = "squared_error" in record
-        stability = candidate["stability"] or [None] * self.plan.rank
-        if exact or record["method"] == "range":
-            solves = [(candidate["status"], candidate["iterations"], candidate["residual"])] * self.plan.rank
-            support = self.run.complete("stages/support" if exact else "stages/range_support")[:]
-        else:
-            reports = self._reports()
-            solves = [(report.status.value, report.n_iter, report.residual) for report in reports]
-            support = np.array([report.support for report in reports])
-        return [
-            {
-                "status": status,
-                "iterations": iterations,
-                "residual": residual,
-                "support": int(count),
-                "stability": agreement,
-            }
-            for (status, iterations, residual), count, agreement in zip(
-                solves, support, stability, strict=True
-            )
-        ]
-
-    def _reports(self) -> list[columns.ColumnReport]:
-        return [columns.ColumnReport.from_vector(v) for v in self.run.complete("stages/recover/report")[:]]
+        self.run.update(squared_error=factorize_in_memory(self.job, dense.entries))
 
     def _record_pass(self, statistics: Statistics) -> None:
         """Record what a first pass learnt."""

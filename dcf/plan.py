@@ -7,12 +7,14 @@ are in flight and how many blocks a task owns.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dcf.errors import BudgetError, UsageError
+from dcf.settings import IN_MEMORY, METHODS_OF
 from dcf.solvers.reduction import subtree_size
 from dcf.types import Block, Layout
 
@@ -29,6 +31,8 @@ TASKS_PER_WORKER = 20
 MOST_CHUNKS_IN_FLIGHT = 4
 PROBE_SIZE = 256
 SAMPLE_BYTES = 64 * MIB  # of a sample whose size is not asked for, if the rank allows
+RECOVERED = ("factorize-recover", "recover-factorize")
+CARRIED_ON = ("nmf", "semi-nmf")  # whose H is carried on over the surrogate, as a second candidate
 HELD_OUT = 8  # one row kept out for so many fitted,
 LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
 RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
@@ -51,9 +55,13 @@ class Plan:
     rows: int
     """n, entries along it"""
     width: int
-    """m, entries along the other axis"""
+    """m, entries of the other axes together"""
+    others: tuple[int, ...]
+    """entries along each of the other axes, in their order"""
     rank: int
     """r, components"""
+    carried: int
+    """components that the passes carry: r, and for an SVD some to spare"""
     dtype: str
     """of tiles and factors"""
     sketch_size: int
@@ -144,15 +152,17 @@ def make_plan(
     """
     if workers < 1:
         raise UsageError(f"--workers is {workers}; it must be a whole number from 1 on.")
-    axis = int(layout.shape[1] > layout.shape[0]) if settings.axis == "longest" else int(settings.axis)
-    rows, width = layout.shape[axis], layout.shape[1 - axis]
-    if settings.rank > min(rows, width):
+    axis = _compressed_axis(layout, settings)
+    others = layout.shape[:axis] + layout.shape[axis + 1 :]
+    rows, width = layout.shape[axis], math.prod(others)
+    if settings.decomposition != "cp" and settings.rank > min(rows, width):
         raise UsageError(
             f"--rank is {settings.rank}, larger than min(n, m) = {min(rows, width)} of a"
             f" {layout.shape[0]} x {layout.shape[1]} source."
         )
     method = settings.method
-    d, s, held_out, q = _sketch_sizes(method, rows, width, layout, settings)
+    d, s, held_out, q = _sketch_sizes(rows, width, layout, settings)
+    carried = _carried(axis, settings, q)
     computed = 8 if layout.compute_dtype == "float64" else 4
     corange = max(2 * q + 1, min(6 * q, CORANGE_BYTES // (computed * width))) if q else 0
 
@@ -164,7 +174,7 @@ def make_plan(
     tile_rows = max(8, TILE_BYTES // (width * computed))
     sample_bytes = (s + held_out + 1) * (width * computed + 16) if s else 0
     sketch_bytes = 8 * (width * (PROBE_SIZE + d) + q * q) + computed * width * corange + sample_bytes
-    sums_bytes = 8 * settings.rank * (width + settings.rank)
+    sums_bytes = 8 * carried * (width + carried)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
     range_chunk_rows = stored_rows * _largest_divisor(
         sketch_block_rows // stored_rows, RANGE_BYTES // (max(q, 1) * computed * stored_rows)
@@ -176,11 +186,10 @@ def make_plan(
     subtree = subtree_size(sketch_blocks, most_tasks)
     depth, sketch_tasks = (subtree - 1).bit_length(), -(-sketch_blocks // subtree)
     stripe_bytes = min(stripe_rows, rows) * row_bytes * (1 if axis == 0 else 2)
-    chunk_bytes = layout.itemsize * min(layout.chunks[0], layout.shape[0])
-    chunk_bytes *= min(layout.chunks[1], layout.shape[1])
+    chunk_bytes = layout.itemsize * math.prod(map(min, layout.chunks, layout.shape))
     in_flight_bytes = 2 * (min(stripe_rows, rows) * row_bytes if layout.shards else chunk_bytes)
     tile_bytes = tile_rows * width * computed
-    factor_bytes = refine_block_rows * settings.rank * computed
+    factor_bytes = refine_block_rows * carried * computed
     stages: dict[str, dict[str, int]] = {
         "sketch": {
             "data": stripe_bytes + 4 * tile_bytes,
@@ -195,18 +204,24 @@ def make_plan(
     if d:
         stages["recover"] = {"column": rows * (16 * settings.nnz_per_column + 64)}
     if q:
-        swept = sketch_block_rows * computed * (2 * q + 3 * settings.rank)
+        swept = sketch_block_rows * computed * (2 * q + 3 * carried)
         stages["sweep"] = {"range": swept + (depth + 6) * sums_bytes}
-    if method == "full":
-        del stages["sketch"]
+    if method in IN_MEMORY:
+        if method == "full":
+            del stages["sketch"]
+        # Singular vectors come from the square of the matrix, in float64.
+        squares = settings.decomposition in ("svd", "spca")
+        exact = 8 * (rows * width + 2 * min(rows, width) ** 2) if squares else 0
         dense = rows * width * computed + 64 * rows * settings.rank + stripe_bytes + in_flight_bytes
-        driver = DRIVER_BASE + dense + 32 * MIB
+        driver = DRIVER_BASE + dense + exact + 2 * sketch_bytes + 32 * MIB
     else:
         factorized = max(2 * d, 3 * (s + held_out) + 3 * q + corange)
-        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * width * (factorized + 8 * settings.rank)
+        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * width * (factorized + 8 * carried)
     largest = max(stages, key=lambda stage: sum(stages[stage].values()))
     task = sum(stages[largest].values())
-    chunks_of_stripe = -(-width // layout.chunks[1 - axis]) * -(-stripe_rows // chunk_rows)
+    layers = [-(-n // c) for n, c in zip(layout.shape, layout.chunks, strict=True)]
+    layers[axis] = -(-stripe_rows // chunk_rows)
+    chunks_of_stripe = math.prod(layers)
     base = driver if in_driver else WORKER_BASE
     spare = ((memory - base) // threads - task) // in_flight_bytes
     in_flight = max(1, min(MOST_CHUNKS_IN_FLIGHT, spare, chunks_of_stripe))
@@ -219,7 +234,9 @@ def make_plan(
         axis=axis,
         rows=rows,
         width=width,
+        others=others,
         rank=settings.rank,
+        carried=carried,
         dtype=layout.compute_dtype,
         sketch_size=d,
         sample_size=s,
@@ -238,7 +255,8 @@ def make_plan(
         tasks={
             "sketch": 0 if method == "full" else sketch_tasks,
             "sweep": sketch_tasks if q else 0,
-            "recover": (settings.rank if d else 0) + (sketch_tasks if q and not settings.refine else 0),
+            "recover": (width if method == "recover-factorize" else settings.rank if d else 0)
+            + (sketch_tasks if q and not settings.refine else 0),
             "refine": settings.refine * -(-refine_blocks // subtree_size(refine_blocks, most_tasks)),
         },
         chunks_in_flight=in_flight,
@@ -251,10 +269,37 @@ def make_plan(
     return plan
 
 
-def _sketch_sizes(
-    method: str, rows: int, width: int, layout: Layout, settings: Settings
-) -> tuple[int, int, int, int]:
+def _compressed_axis(layout: Layout, settings: Settings) -> int:
+    """Return the axis of the long factor: the longest, or the one asked for."""
+    if settings.axis == "longest":
+        return layout.shape.index(max(layout.shape))
+    axis = int(settings.axis)
+    if axis >= len(layout.shape):
+        raise UsageError(f"--axis is {axis}; SOURCE has the axes 0 to {len(layout.shape) - 1}.")
+    return axis
+
+
+def _carried(axis: int, settings: Settings, range_size: int) -> int:
+    """Return how many components the passes carry.
+
+    An exact pass is a step of subspace iteration: all the directions that the sketch knows go along, and
+    the leading ones are taken at the end. Means of the rows that are taken out are one more.
+    """
+    if settings.decomposition != "svd":
+        return settings.rank
+    size = range_size if range_size and settings.refine else settings.rank
+    return size + (mean_of(axis, settings) == "rows")
+
+
+def mean_of(axis: int, settings: Settings) -> str:
+    """Return whose means are taken out of M, the compressed axis first: no, its columns' or its rows'."""
+    turned = {"no": "no", "columns": "rows", "rows": "columns"}
+    return settings.center if axis == 0 else turned[settings.center]
+
+
+def _sketch_sizes(rows: int, width: int, layout: Layout, settings: Settings) -> tuple[int, int, int, int]:
     """Return (d, s, rows held out of the sample, q): which sketches a method takes, and their sizes."""
+    method, kind = settings.method, settings.decomposition
     rank, asked, one_pass = settings.rank, settings.sketch_size, settings.refine == 0
     if method == "full":
         return 0, 0, 0, 0
@@ -262,19 +307,21 @@ def _sketch_sizes(
         raise UsageError(f"--sketch-size is {asked}, below the rank {rank}; take at least {2 * rank}.")
     d = s = held_out = q = 0
     computed = 8 if layout.compute_dtype == "float64" else 4
-    one_sided = method == "factorize-recover" or (method == "auto" and one_pass)
+    recovers = "factorize-recover" in METHODS_OF[kind]
+    one_sided = method in RECOVERED or (method == "auto" and one_pass and recovers)
     if one_sided:
         d = asked or max(20 * rank, min(rows // 10, 128 * MIB // (8 * width)))
         if settings.nnz_per_column > d:
             raise UsageError(f"--nnz-per-column is {settings.nnz_per_column}, above the sketch size {d}.")
-    if method != "factorize-recover":
+    if "rows" in METHODS_OF[kind] and method not in RECOVERED:
         chosen = max(50 * rank, 500, min(2000, rows // 10, SAMPLE_BYTES // (computed * width)))
         s = min(rows, chosen if one_sided else asked or chosen)
-        held_out = min(s, max(s // HELD_OUT, LEAST_HELD_OUT))
+        held_out = 0 if kind == "spca" else min(s, max(s // HELD_OUT, LEAST_HELD_OUT))
         if s + held_out >= rows:  # every row is at hand: none need be kept out
             s, held_out = rows, 0
     # Where every row is in the sample and W comes from an exact pass, the surrogate knows nothing more.
-    if method == "range" or (method == "auto" and (held_out or one_pass)):
+    second = kind in CARRIED_ON and held_out
+    if method == "range" or (method == "auto" and (second or one_pass or not s)):
         affordable = max(width // RANGE_SHARE, RANGE_BYTES // (rows * computed))
         q = min(width, max(2 * rank + 1, min(4 * rank + 1, affordable)))
     return d, s, held_out, q
@@ -311,8 +358,8 @@ def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dic
     sketch = plan.sketch_size or plan.sample_size
     if plan.worker_bytes > plan.memory:
         advice = {
-            "data": f", store the data in smaller chunks (now {layout.chunks[0]} x {layout.chunks[1]}, read"
-            f" in rows of chunks over the full width), or try --axis {1 - plan.axis}",
+            "data": f", store the data in smaller chunks (now {' x '.join(map(str, layout.chunks))}, read"
+            f" in rows of chunks over the full width), or try another --axis (now {plan.axis})",
             "sketch": f", or lower --sketch-size (now {sketch})",
             "factors": ", or lower --rank",
             "range": ", or lower --rank",
@@ -323,6 +370,8 @@ def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dic
         refuse(f"A worker in the {stage} stage", plan.worker_bytes, advice)
     if plan.driver_bytes > plan.memory:
         advice = (
-            ", or use --method auto" if plan.method == "full" else f", or lower --sketch-size (now {sketch})"
+            ", or use --method auto"
+            if plan.method in IN_MEMORY
+            else f", or lower --sketch-size (now {sketch})"
         )
         refuse(f"The driver of method {plan.method}", plan.driver_bytes, advice)

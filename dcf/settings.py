@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,16 @@ def _whole(name: str, value: Any) -> int:
         raise UsageError(f"{option} is {value!r}; it must be a whole number.") from None
 
 
-METHODS = ("auto", "factorize-recover", "range", "rows", "full")
+METHODS = ("auto", "factorize-recover", "recover-factorize", "range", "rows", "full")
+# What each decomposition can be found by: recovery needs a W that may be sparse, rows a fit of their own.
+METHODS_OF = {
+    "nmf": METHODS,
+    "cp": METHODS,
+    "spca": METHODS,
+    "semi-nmf": ("auto", "range", "rows", "full"),
+    "svd": ("auto", "range", "full"),
+}
+IN_MEMORY = ("full", "recover-factorize")
 
 
 @dataclass(frozen=True)
@@ -33,12 +42,14 @@ class Settings:
 
     rank: int
     """r, the number of components"""
+    decomposition: str = "nmf"
+    """one of METHODS_OF: what W and H may be"""
     method: str = "auto"
     """one of METHODS"""
     refine: int = 1
     """exact passes after the factorization"""
     axis: str = "longest"
-    """the compressed axis of the source: longest, 0 or 1"""
+    """the compressed axis of the source: longest, or its number; of a tensor several, comma-separated"""
     sketch_size: int | None = None
     """rows of the one-sided sketch or of the row sample; None lets the planner choose"""
     nnz_per_column: int = 5
@@ -49,6 +60,10 @@ class Settings:
     """KKT ratio at which a factorization has converged; None lets each take its own"""
     max_iter: int = 2000
     """most sweeps of a factorization"""
+    signed: bool = False
+    """whether the factors of a CP decomposition may have any sign"""
+    center: str = "no"
+    """of an SVD: no, or columns or rows, whose means are taken out first (PCA)"""
     negatives: str = "error"
     """error or allow"""
     missing_chunks: str = "report"
@@ -75,24 +90,53 @@ class Settings:
         if self.tol is not None and (not isinstance(self.tol, float | int) or not 0 <= self.tol < 1):
             raise UsageError(f"--tol is {self.tol}; it must lie in [0, 1).")
         for name, word, allowed in (
-            ("--method", self.method, METHODS),
-            ("--axis", self.axis, ("longest", "0", "1")),
+            ("decomposition", self.decomposition, tuple(METHODS_OF)),
+            (f"--method of {self.decomposition}", self.method, METHODS_OF.get(self.decomposition, METHODS)),
+            ("--center", self.center, ("no", "columns", "rows")),
             ("--negatives", self.negatives, ("error", "allow")),
             ("--missing-chunks", self.missing_chunks, ("report", "error")),
         ):
             if word not in allowed:
                 raise UsageError(f"{name} is {word!r}; it must be one of {', '.join(allowed)}.")
+        self._check_axes()
         if self.method == "rows" and self.refine == 0:
             raise UsageError(
                 "--method rows finds W in a refine pass; use --refine 1, or --method range to do without."
             )
 
+    def _check_axes(self) -> None:
+        several = self.decomposition == "cp"
+        if self.axis != "longest" and not (
+            all(part.isdigit() for part in self.axis.split(",")) if several else self.axis in ("0", "1")
+        ):
+            allowed = "longest, or numbers such as 0 or 0,2" if several else "longest, 0 or 1"
+            raise UsageError(f"--axis is {self.axis!r}; it must be {allowed}.")
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether every factor is at least zero."""
+        return self.decomposition == "nmf" or (self.decomposition == "cp" and not self.signed)
+
     @classmethod
-    def of(cls, *, refine: int | None = None, method: str = "auto", **others: Any) -> Settings:
-        """Return settings with the defaults of the method: one exact pass, none for `full`."""
-        passes = (0 if method == "full" else 1) if refine is None else refine
+    def of(
+        cls,
+        *,
+        decomposition: str = "nmf",
+        refine: int | None = None,
+        method: str = "auto",
+        negatives: str | None = None,
+        **others: Any,
+    ) -> Settings:
+        """Return settings with the defaults of what is asked for.
+
+        One exact pass, none where the factorization is in memory; negative entries are an error where
+        all factors are nonnegative, and data like all other elsewhere.
+        """
+        passes = (0 if method in IN_MEMORY else 1) if refine is None else refine
         numbers = {k: _whole(k, v) for k, v in others.items() if k in _WHOLE and v is not None}
-        return cls(refine=_whole("refine", passes), method=method, **{**others, **numbers})
+        words = {"decomposition": decomposition, "method": method, "negatives": negatives or "allow"}
+        made = cls(refine=_whole("refine", passes), **{**words, **others, **numbers})
+        return made if negatives or not made.nonnegative else replace(made, negatives="error")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON."""

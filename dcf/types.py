@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -254,27 +255,45 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A finished run: SOURCE ≈ W H, in SOURCE's own orientation."""
+    """A finished run, its factors in SOURCE's own orientation; Zarr, or NumPy where small and without OUT."""
 
-    W: Any
-    """(n, r), a Zarr array; NumPy where no OUT was given and it is small"""
-    H: Any
-    """(r, m), likewise"""
     relative_error: Certificate
-    """of the stored pair"""
+    """of the stored factors"""
     attributes: dict[str, Any] = field(repr=False)
     """everything the run group records: settings, plan, seconds, components, …"""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the source stores its matrix, in its own orientation: all that planning needs."""
+class MatrixDecomposition(Decomposition):
+    """SOURCE ≈ W H, or SOURCE less its means where these were taken out."""
 
-    shape: tuple[int, int]
+    W: Any
+    """(n, r)"""
+    H: Any
+    """(r, m)"""
+    mean: Any = None
+    """(m,) means of the columns, or (n,) of the rows, where they were taken out; None elsewhere"""
+
+
+@dataclass(frozen=True)
+class TensorDecomposition(Decomposition):
+    """SOURCE ≈ Σ_k weights[k] · factors[0][:, k] ∘ factors[1][:, k] ∘ … in all modes."""
+
+    weights: Any
+    """(r,), decreasing"""
+    factors: tuple[Any, ...]
+    """one a mode, (n_k, r), columns of unit norm"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the source stores its array, in its own orientation: all that planning needs."""
+
+    shape: tuple[int, ...]
     """entries along each axis"""
-    chunks: tuple[int, int]
+    chunks: tuple[int, ...]
     """entries of a chunk (inside a shard: of an inner chunk), the unit of decoding"""
-    shards: tuple[int, int] | None
+    shards: tuple[int, ...] | None
     """entries of a shard, the unit of storage; None where a chunk is"""
     dtype: str
     """NumPy name of the stored numbers"""
@@ -284,16 +303,16 @@ class Layout:
         """Return the layout that a run recorded of its source."""
         shards = record["shards"]
         return cls(
-            (record["shape"][0], record["shape"][1]),
-            (record["chunks"][0], record["chunks"][1]),
-            (shards[0], shards[1]) if shards else None,
+            tuple(record["shape"]),
+            tuple(record["chunks"]),
+            tuple(shards) if shards else None,
             np.dtype(record["dtype"]).newbyteorder("=").name,
         )
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the decoded matrix."""
-        return self.shape[0] * self.shape[1] * self.itemsize
+        """Bytes of the decoded array."""
+        return math.prod(self.shape) * self.itemsize
 
     @property
     def itemsize(self) -> int:

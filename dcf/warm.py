@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.refinement.alternating import refine_block
 from dcf.sketch.compress import SketchRecipe, compress_block
 from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseBinary, SparseSign
 from dcf.types import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dcf.plan import Plan
+    from dcf.recovery.base import ColumnRecovery
+    from dcf.solvers.models import Model
     from dcf.types import Real
 
 _ROWS, _WIDTH = 12, 4
@@ -46,7 +47,7 @@ class _Tiny:
         return f"[{row}, {column}]"
 
 
-def compile_kernels(plan: Plan) -> None:
+def compile_kernels(plan: Plan, model: Model, recovery: Callable[[float], ColumnRecovery]) -> None:
     """Run the block tasks of `plan` on a dozen rows of the same dtype."""
     source, block = _Tiny(plan.dtype), Block(0, 0, _ROWS)
     projection = SparseBinary(0, 8, 2) if plan.sketch_size else None
@@ -56,6 +57,6 @@ def compile_kernels(plan: Plan) -> None:
     capacity = 3 if plan.sample_size else 0
     recipe = SketchRecipe(0, probe, capacity, projection, span, corange, plan.dtype, False)
     compress_block(source, recipe, block)
-    refine_block(source, np.ones((2, _WIDTH)), None, plan.dtype, block)
+    refine_block(source, model, np.ones((2, _WIDTH)), None, plan.dtype, block)
     if projection is not None:
-        ReweightedRecovery(1.0).recover(*projection.columns(0, _ROWS), np.ones(8))
+        recovery(1.0).recover(*projection.columns(0, _ROWS), np.ones(8))

@@ -195,7 +195,7 @@ def test_components_of_zeros_have_no_direction_to_agree_on(tmp_path, nmf):
     store(tmp_path / "negative.zarr", -np.random.default_rng(0).random((300, 20)))
     trust = nmf(tmp_path / "negative.zarr", negatives="allow").attributes["trust"]
     assert trust["verdict"] == "doubtful"
-    assert "nothing nonnegative explains" in trust["why"]
+    assert "nothing that is allowed explains" in trust["why"]
 
 
 def test_components_that_no_start_was_compared_with_are_said_to_be_so(source, nmf):

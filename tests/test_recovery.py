@@ -1,16 +1,50 @@
 """Laws of the recovery of a column."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from dcf.recovery.base import ColumnRecovery
+from dcf.recovery.basis_pursuit import BasisPursuit
 from dcf.recovery.columns import recover_column
 from dcf.recovery.nnls import NonnegativeRecovery, descend
 from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.sketch.projections import SparseBinary
 from dcf.types import Status
+
+
+@dataclass(frozen=True)
+class Row:
+    """A solver and what it solves."""
+
+    solver: ColumnRecovery
+    signed: bool = False
+    """columns of either sign, not w ≥ 0"""
+    equations: bool = False
+    """P w = w̃ exactly, or infeasible"""
+
+
+TABLE = {
+    "nnls": Row(NonnegativeRecovery()),
+    "reweighted": Row(ReweightedRecovery(noise=0.0)),
+    "nonnegative-lp": Row(BasisPursuit(nonnegative=True), equations=True),
+    "signed-lp": Row(BasisPursuit(nonnegative=False), equations=True, signed=True),
+}
+
+
+def of(rows):
+    """Run a test for each of the rows."""
+    return pytest.mark.parametrize("row", rows.values(), ids=rows.keys())
+
+
+every_solver = of(TABLE)
+nonnegative_solvers = of({name: row for name, row in TABLE.items() if not row.signed})
+signed_solvers = of({name: row for name, row in TABLE.items() if row.signed})
+linear_programs = of({name: row for name, row in TABLE.items() if row.equations})
 
 
 def planted_column(n, k, seed):
@@ -20,24 +54,138 @@ def planted_column(n, k, seed):
     return w
 
 
-SOLVERS = [NonnegativeRecovery(), ReweightedRecovery(noise=1e-9), ReweightedRecovery(noise=0.0)]
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("seed", range(3))
-def test_an_exact_sketch_gives_back_the_column(seed, solver):
-    n, d, k = 20_000, 1000, 50
-    p, w = SparseBinary(seed, d, 5), planted_column(n, k, seed)
-    solution = recover_column(solver, p, n, _compress(p, w))
-    assert solution.status is Status.converged
-    assert np.linalg.norm(solution.values - w) <= 1e-8 * np.linalg.norm(w)
-    assert (solution.values >= 0).all()
-
-
 def _compress(p, w):
     out = np.zeros((p.sketch_size, 1))
     p.accumulate(w[:, None], 0, out)
     return out[:, 0]
+
+
+def noisy(n, d, k, noise, seed):
+    """P, a planted column and its sketch with noise."""
+    p, w = SparseBinary(seed, d, 5), planted_column(n, k, seed)
+    return p, w, _compress(p, w) + noise * np.random.default_rng(seed).standard_normal(d)
+
+
+def sparse(seed):
+    """P, a column far below every solver's threshold and its exact sketch."""
+    return noisy(1500, 300, 15, 0.0, seed)
+
+
+def assert_same(values, expected, tol=1e-6):
+    assert np.linalg.norm(values - expected) <= tol * np.linalg.norm(expected)
+
+
+@every_solver
+@pytest.mark.parametrize("seed", range(3))
+def test_an_exact_sketch_gives_back_the_column(seed, row):
+    p, w, target = sparse(seed)
+    solution = recover_column(row.solver, p, len(w), target)
+    assert solution.status is Status.converged
+    assert_same(solution.values, w)
+    assert row.signed or (solution.values >= 0).all()
+    assert solution.residual_norm <= 1e-6
+    assert solution.kkt <= 1e-8
+
+
+@signed_solvers
+@pytest.mark.parametrize("seed", range(3))
+def test_an_exact_sketch_gives_back_a_column_of_either_sign(seed, row):
+    p, w, _ = sparse(seed)
+    w *= np.random.default_rng(seed).choice([-1.0, 1.0], len(w))
+    assert_same(recover_column(row.solver, p, len(w), _compress(p, w)).values, w)
+
+
+@pytest.mark.parametrize("solver", [NonnegativeRecovery(), ReweightedRecovery(1e-9), ReweightedRecovery(0.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_descent_gives_back_a_long_column_to_1e_8(seed, solver):
+    p, w, target = noisy(20_000, 1000, 50, 0.0, seed)
+    solution = recover_column(solver, p, len(w), target)
+    assert solution.status is Status.converged
+    assert_same(solution.values, w, 1e-8)
+    assert (solution.values >= 0).all()
+
+
+@every_solver
+def test_nothing_comes_from_nothing(row):
+    solution = recover_column(row.solver, SparseBinary(0, 50, 5), 200, np.zeros(50))
+    assert solution.status is Status.converged
+    assert (solution.values == 0).all()
+
+
+@nonnegative_solvers
+def test_a_negative_sketch_has_no_nonnegative_column(row):
+    solution = recover_column(row.solver, SparseBinary(0, 50, 5), 200, -np.ones(50))
+    assert solution.status is (Status.infeasible if row.equations else Status.converged)
+    assert (solution.values == 0).all()
+
+
+@every_solver
+def test_a_single_entry_comes_back(row):
+    w = np.zeros(1500)
+    w[77] = 3.0
+    p = SparseBinary(0, 300, 5)
+    solution = recover_column(row.solver, p, len(w), _compress(p, w))
+    assert_same(solution.values, w)
+    np.testing.assert_array_equal(np.flatnonzero(solution.values), [77])
+
+
+@every_solver
+def test_the_order_of_items_and_buckets_does_not_matter(row):
+    p, w, target = sparse(0)
+    index, value = p.columns(0, len(w))
+    generator = np.random.default_rng(0)
+    items, buckets = generator.permutation(len(w)), generator.permutation(len(target))
+    one = row.solver.recover(index, value, target).values
+    shuffled = np.empty_like(target)
+    shuffled[buckets] = target
+    other = row.solver.recover(buckets[index[items]], value[items], shuffled).values
+    assert_same(other, one[items])
+
+
+@every_solver
+@pytest.mark.parametrize("factor", [1e-12, 1e-6, 3.0, 1e6, 1e12])
+def test_the_column_follows_the_units_of_the_sketch(factor, row):
+    p, w, target = sparse(1)
+    one = recover_column(row.solver, p, len(w), target).values
+    other = recover_column(row.solver, p, len(w), factor * target)
+    assert other.status is Status.converged
+    assert_same(other.values, factor * one)
+
+
+@linear_programs
+@pytest.mark.parametrize("k", [20, 60, 150])
+def test_every_column_of_least_l1_norm_is_nonnegative_where_one_is(k, row):
+    # 1ᵀP = p 1ᵀ fixes the sum of a column, and its ℓ1 norm is no less: at any k, far above the threshold too.
+    p, w, target = noisy(1000, 200, k, 0.0, 0)
+    solution = recover_column(row.solver, p, len(w), target)
+    assert solution.status is Status.converged
+    assert max(solution.kkt, solution.residual_norm) <= 1e-8
+    assert solution.values.min() >= -1e-8
+    np.testing.assert_allclose(solution.values.sum(), w.sum(), rtol=1e-8)
+
+
+@linear_programs
+def test_noise_that_no_column_explains_is_infeasible(row):
+    p, w, target = noisy(100, 200, 10, 0.01, 0)
+    solution = recover_column(row.solver, p, len(w), target)
+    assert solution.status is Status.infeasible
+    assert (solution.values == 0).all()
+    assert solution.kkt == np.inf
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        NonnegativeRecovery(max_iter=3),
+        ReweightedRecovery(1e-9, max_iter=3),
+        BasisPursuit(nonnegative=False, time_limit=0.001),
+    ],
+)
+def test_a_solve_that_is_cut_short_says_so(solver):
+    p, w, target = noisy(5000, 100, 400, 0.0, 0)
+    solution = recover_column(solver, p, len(w), target)
+    assert solution.status is Status.max_iter_reached
+    assert solution.kkt > 1e-8
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.5])
@@ -65,24 +213,6 @@ def test_a_zero_bucket_forces_zeros_without_noise():
     assert (values[(target[index] == 0).any(axis=1)] == 0).all()
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_nothing_comes_from_nothing(solver):
-    solution = recover_column(solver, SparseBinary(0, 50, 5), 200, np.zeros(50))
-    assert solution.status is Status.converged
-    assert (solution.values == 0).all()
-    negative = recover_column(solver, SparseBinary(0, 50, 5), 200, -np.ones(50))
-    assert negative.status is Status.converged
-    assert (negative.values == 0).all()
-
-
-@pytest.mark.parametrize("solver", [NonnegativeRecovery(max_iter=3), ReweightedRecovery(1e-9, max_iter=3)])
-def test_too_few_sweeps_are_told(solver):
-    p, w = SparseBinary(0, 100, 5), planted_column(5000, 400, 0)
-    solution = recover_column(solver, p, 5000, _compress(p, w))
-    assert solution.status is Status.max_iter_reached
-    assert solution.kkt > 1e-8
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), st.floats(0, 1), st.booleans())
 def test_kkt_conditions_of_weighted_l1(seed, strength, warm):
@@ -100,12 +230,6 @@ def test_kkt_conditions_of_weighted_l1(seed, strength, warm):
     assert np.abs(gradient[w > 0]).max(initial=0.0) <= 1.01e-7
     assert gradient.max() <= 1.01e-7
     assert (w >= 0).all()
-
-
-def noisy(n, d, k, noise, seed):
-    """P, a planted column and its sketch with noise."""
-    p, w = SparseBinary(seed, d, 5), planted_column(n, k, seed)
-    return p, w, _compress(p, w) + noise * np.random.default_rng(seed).standard_normal(d)
 
 
 def test_what_remains_is_least_squares_on_the_support():
@@ -153,14 +277,14 @@ def test_small_entries_come_back_at_the_lower_levels(seed):
     assert np.linalg.norm(solution.values - w) <= 1e-7 * np.linalg.norm(w)
 
 
-def test_recovery_follows_the_units_of_the_sketch():
+def test_under_noise_it_follows_the_units_of_the_sketch():
     p, _, target = noisy(2000, 400, 60, 0.05, 0)
     one = recover_column(ReweightedRecovery(0.05), p, 2000, target).values
     other = recover_column(ReweightedRecovery(8 * 0.05), p, 2000, 8 * target).values
     np.testing.assert_array_equal(other, 8 * one)
 
 
-def test_the_order_of_the_items_does_not_matter():
+def test_under_noise_the_order_of_the_items_does_not_matter():
     p, _, target = noisy(2000, 400, 60, 0.05, 0)
     index, value = p.columns(0, 2000)
     order = np.random.default_rng(0).permutation(2000)

@@ -323,7 +323,7 @@ def test_a_symbolic_link_as_out(source, tmp_path, nmf):
 
 
 def test_large_factors_without_out_outlive_the_decomposition(source, monkeypatch):
-    monkeypatch.setattr("dcf.api.SMALL_FACTOR_BYTES", 0)
+    monkeypatch.setattr("dcf.decompositions.SMALL_FACTOR_BYTES", 0)
     w = dcf.nmf(source, rank=3).W
     gc.collect()
     assert w[:].any()

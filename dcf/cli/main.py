@@ -27,6 +27,7 @@ from dcf.cli.options import (
 from dcf.cli.progress import reporter_for
 from dcf.cli.text import component_lines, plan_lines, summary_lines
 from dcf.errors import DcfError
+from dcf.settings import METHODS_OF
 from dcf.storage.run import RunGroup
 from dcf.storage.source import describe, open_source
 
@@ -85,11 +86,11 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
-def _run(source: str, out: str, options: dict[str, Any], last: str) -> None:
+def _run(decomposition: str, source: str, out: str, options: dict[str, Any], last: str) -> None:
     run = run_source(
         source,
         out,
-        settings_of(options),
+        settings_of(decomposition, options),
         memory=options["memory"],
         workers=options["workers"],
         overwrite=options["overwrite"],
@@ -100,48 +101,70 @@ def _run(source: str, out: str, options: dict[str, Any], last: str) -> None:
     _show(run, options["as_json"])
 
 
+def _verb(decomposition: str, text: str) -> None:
+    """Add the verb of a decomposition to the command line."""
+
+    @settings_options(decomposition)
+    @memory_option
+    @workers_option
+    @overwrite_option
+    @json_option
+    def run(source: str, out: str, **options: Any) -> None:
+        _run(decomposition, source, out, options, "done")
+
+    decorate = app.command(
+        decomposition,
+        help=f"{text}\n\nThe same command resumes an interrupted run at the last finished block.",
+    )
+    decorate(click.argument("source")(click.argument("out")(run)))
+
+
+_verb("nmf", "Factorize SOURCE ≈ W H with W, H ≥ 0 into the run group OUT.")
+_verb("semi-nmf", "Factorize SOURCE ≈ W H with one factor ≥ 0, that of the axis not compressed.")
+_verb("spca", "Factorize SOURCE ≈ W H with a sparse factor, of any sign, along the compressed axis.")
+_verb("svd", "Find the leading singular triplets of SOURCE; with --center, its PCA.")
+_verb("cp", "Decompose a tensor SOURCE ≈ Σ λ a ∘ b ∘ c ∘ … in three modes or more.")
+
+_as_option = click.option(
+    "--as",
+    "decomposition",
+    type=click.Choice(tuple(METHODS_OF)),
+    default="nmf",
+    show_default=True,
+    help="The decomposition that the run is for.",
+)
+
+
 @app.command()
 @click.argument("source")
-@click.argument("out")
-@settings_options
-@memory_option
-@workers_option
-@overwrite_option
-@json_option
-def nmf(source: str, out: str, **options: Any) -> None:
-    """Factorize SOURCE ≈ W H with W, H ≥ 0 into the run group OUT.
-
-    The same command resumes an interrupted run at the last finished block.
-    """
-    _run(source, out, options, "done")
-
-
-@app.command()
-@click.argument("source")
-@settings_options
+@_as_option
+@settings_options(*METHODS_OF)
 @memory_option
 @workers_option
 @json_option
-def plan(source: str, **options: Any) -> None:
+def plan(source: str, decomposition: str, **options: Any) -> None:
     """Say what a run would do: passes, bytes, tasks, memory. Reads no chunk."""
-    made = plan_run(source, settings_of(options), options["memory"], options["workers"])
+    settings = settings_of(decomposition, options)
+    made = plan_run(source, settings, options["memory"], options["workers"])
     if options["as_json"]:
         click.echo(json.dumps(made.record(), indent=2))
     else:
-        _say(plan_lines(made, describe(open_source(source), source)))
+        array = open_source(source, tensor=decomposition == "cp")
+        _say(plan_lines(made, describe(array, source)))
 
 
 @app.command()
 @click.argument("source")
 @click.argument("out")
-@settings_options
+@_as_option
+@settings_options(*METHODS_OF)
 @memory_option
 @workers_option
 @overwrite_option
 @json_option
-def sketch(source: str, out: str, **options: Any) -> None:
+def sketch(source: str, out: str, decomposition: str, **options: Any) -> None:
     """Stage 1 of a run: one pass over SOURCE takes the sketches."""
-    _run(source, out, options, "sketch")
+    _run(decomposition, source, out, options, "sketch")
 
 
 def _stage(out: str, options: dict[str, Any], last: str) -> None:

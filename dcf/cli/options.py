@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from dcf.api import DEFAULT_MEMORY
-from dcf.settings import METHODS, Settings
+from dcf.settings import METHODS_OF, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,16 +23,10 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
-settings_options = _together(
+_shared_options = _together(
     click.option("--rank", type=int, required=True, help="Number of components r."),
-    click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True),
-    click.option("--refine", type=int, help="Exact passes after the factorization. [default: 1; 0 for full]"),
     click.option(
-        "--axis",
-        type=click.Choice(["longest", "0", "1"]),
-        default="longest",
-        show_default=True,
-        help="The compressed axis.",
+        "--refine", type=int, help="Exact passes after the factorization. [default: 1; 0 where in memory]"
     ),
     click.option(
         "--sketch-size",
@@ -48,7 +42,7 @@ settings_options = _together(
     click.option(
         "--tol",
         type=float,
-        help="KKT ratio at which the factorization ends. [default: 1e-4; 1e-9 for factorize-recover]",
+        help="KKT ratio at which the factorization ends. [default: 1e-4; 1e-9 for NMF of P M]",
     ),
     click.option(
         "--max-iter", type=int, default=2000, show_default=True, help="Most sweeps of the factorization."
@@ -56,9 +50,7 @@ settings_options = _together(
     click.option(
         "--negatives",
         type=click.Choice(["error", "allow"]),
-        default="error",
-        show_default=True,
-        help="Refuse negative entries, or fit them as they are.",
+        help="Refuse negative entries, or fit them. [default: error where all factors are nonnegative]",
     ),
     click.option(
         "--missing-chunks",
@@ -75,6 +67,38 @@ settings_options = _together(
     click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
 )
 
+_signed = click.option("--signed", is_flag=True, help="Factors of any sign.")
+_center = click.option(
+    "--center",
+    type=click.Choice(["no", "columns", "rows"]),
+    default="no",
+    show_default=True,
+    help="Take out the means of the columns or the rows first (PCA).",
+)
+
+
+def settings_options(*decompositions: str) -> Callable[[Command], Command]:
+    """Return the options of one or more decompositions: the shared ones, and their own."""
+    own = {"cp": _signed, "svd": _center}
+    methods = {method: None for name in decompositions for method in METHODS_OF[name]}
+    method = click.option(
+        "--method",
+        type=click.Choice(tuple(methods)),
+        default="auto",
+        show_default=True,
+        help="How the long factor is found; auto chooses by evidence and says why.",
+    )
+    several = "cp" in decompositions
+    axis = click.option(
+        "--axis",
+        type=str if several else click.Choice(["longest", "0", "1"]),
+        default="longest",
+        show_default=True,
+        help="The compressed axis: longest, or its number" + "; of a tensor several, such as 0,2." * several,
+    )
+    return _together(_shared_options, method, axis, *(own[name] for name in decompositions if name in own))
+
+
 memory_option = click.option(
     "--memory",
     default=DEFAULT_MEMORY,
@@ -87,6 +111,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace anoth
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 
 
-def settings_of(options: dict[str, Any]) -> Settings:
+def settings_of(decomposition: str, options: dict[str, Any]) -> Settings:
     """Return the settings among a verb's options, checked."""
-    return Settings.of(**{field.name: options[field.name] for field in fields(Settings)})
+    named = {field.name: options[field.name] for field in fields(Settings) if field.name in options}
+    return Settings.of(decomposition=decomposition, **named)

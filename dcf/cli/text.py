@@ -27,7 +27,6 @@ def rate(size: float, seconds: float) -> str:
 
 def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
     """Return what a plan says, a line a fact."""
-    n, m = source["shape"]
     size = plan.bytes_to_read // plan.passes
     sketches = [
         f"one-sided sketch of {plan.sketch_size} rows" if plan.sketch_size else "",
@@ -47,7 +46,7 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
         blocks.append(f"{len(plan.refine_blocks)} of {plan.refine_block_rows} rows in a refine pass")
     stages = ", ".join(f"{stage} {count}" for stage, count in plan.tasks.items() if count)
     return [
-        f"source       {n} x {m} {source['dtype']}, {gigabytes(size)} decoded",
+        f"source       {_by(source['shape'])} {source['dtype']}, {gigabytes(size)} decoded",
         f"             chunks {_by(source['chunks'])}"
         + (f", shards {_by(source['shards'])}" if source["shards"] else ""),
         f"method       {plan.method}, rank {plan.rank}, axis {plan.axis} compressed",
@@ -67,7 +66,6 @@ def _by(sizes: list[int]) -> str:
 def summary_lines(record: dict[str, Any], out: str) -> list[str]:
     """Return the closing summary of a finished run."""
     source, plan, error = record["source"], record["plan"], record["relative_error"]
-    n, m = source["shape"]
     interval = error["interval"]
     known = "exact" if interval is None else f"estimated, 95 % within {interval[0]:.4g} … {interval[1]:.4g}"
     seconds = record["seconds"]
@@ -80,8 +78,7 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
         stages.append(f"{stage} {elapsed:.1f} s{speed}")
     peak = record["peak_memory"]
     return [
-        f"{n} x {m} ≈ W ({n} x {plan['rank']}) H ({plan['rank']} x {m}), method {record['method']}:"
-        f" {record['reason']}",
+        f"{_by(source['shape'])} ≈ {_product(record)}, method {record['method']}: {record['reason']}",
         f"error        {error['value']:.6g} ({known})",
         f"passes       {record['passes']}, {gigabytes(record['bytes_read'])} decoded,"
         f" {record['missing_chunks']} absent chunks",
@@ -90,8 +87,24 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
         f" allowed {mebibytes(plan['memory'])}), {mebibytes(peak['driver'])} the driver",
         f"{record['trust']['verdict']:<12} {record['trust']['why']}",
         *([f"advice       {record['advice']}"] if record["advice"] else []),
-        f"written      {out}: arrays W and H, attributes dcf",
+        f"written      {out}: arrays {_arrays(record)}, attributes dcf",
     ]
+
+
+def _product(record: dict[str, Any]) -> str:
+    """Return the model in letters, with the shapes of its factors."""
+    shape, rank, settings = record["source"]["shape"], record["settings"]["rank"], record["settings"]
+    if settings["decomposition"] == "cp":
+        return f"a sum of {rank} tensors of rank one"
+    less = {"no": "", "columns": "the means of its columns + ", "rows": "the means of its rows + "}
+    return f"{less[settings['center']]}W ({shape[0]} x {rank}) H ({rank} x {shape[1]})"
+
+
+def _arrays(record: dict[str, Any]) -> str:
+    if record["settings"]["decomposition"] == "cp":
+        last = len(record["source"]["shape"]) - 1
+        return f"weights and factor_0 … factor_{last}"
+    return "W and H" if record["settings"]["center"] == "no" else "W, H and mean"
 
 
 def component_lines(record: dict[str, Any]) -> list[str]:

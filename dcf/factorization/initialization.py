@@ -1,4 +1,6 @@
-"""Starts for H: NNDSVD and random mixtures of rows."""
+"""Starts for H: NNDSVD, random mixtures of rows, random factors of a tensor."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.linalg import eigh
@@ -52,3 +54,10 @@ def random_rows(m: Real, rank: int, seed: int, restart: int) -> Float64:
     rows = m[chosen.ravel()].astype(np.float64).reshape(rank, mixed, -1)
     means: Float64 = rows.mean(axis=1)
     return np.maximum(means, 0.0)
+
+
+def random_factors(shape: Sequence[int], rank: int, seed: int, restart: int) -> list[Float64]:
+    """Return a factor (n_j, r) for each mode, entries uniform in [−1, 1), from raw Philox draws."""
+    raw = np.random.Philox(key=[seed, (5 << 32) + restart]).random_raw(rank * sum(shape))
+    entries = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
+    return np.split(entries.reshape(-1, rank), np.cumsum(shape)[:-1])

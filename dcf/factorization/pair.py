@@ -40,6 +40,13 @@ class Factorable(Protocol):
         """Return Mᵀ · left, for (d, r)."""
 
 
+class Sweepable(Protocol):
+    """A start on its way."""
+
+    def sweep(self) -> float:
+        """Update all factors; return the KKT ratio of the point it started from."""
+
+
 class Dense:
     """M as an array, multiplied in its own precision."""
 
@@ -123,7 +130,9 @@ def ranked_starts(
     return sorted(trials, key=Pair.objective), used
 
 
-def carry(pairs: Sequence[Pair], tol: float, max_iter: int, threads: int) -> list[tuple[Status, int, float]]:
-    """Sweep each pair to `tol`, several at once; the results do not depend on how many."""
+def carry(
+    pairs: Sequence[Sweepable], tol: float, max_iter: int, threads: int
+) -> list[tuple[Status, int, float]]:
+    """Sweep each start to `tol`, several at once; the results do not depend on how many."""
     with ThreadPoolExecutor(threads) as pool:  # the kernels and BLAS leave the GIL
         return list(pool.map(lambda pair: sweep_until(pair.sweep, tol, max_iter), pairs))

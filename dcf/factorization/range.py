@@ -1,4 +1,4 @@
-"""NMF in factored form: min ‖M̂ − W H‖²_F over W, H ≥ 0 for a surrogate M̂ known by blocks.
+"""Factorization in factored form: min ‖M̂ − W H‖²_F for a surrogate M̂ known by blocks.
 
 Zhou, Cichocki & Xie, *Fast nonnegative matrix/tensor factorization based on low-rank
 approximation*, IEEE TSP 2012: with M̂ of low rank a sweep touches n(q + r) numbers and never M.
@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcf.factorization.base import sweep_until
-from dcf.solvers.gram_nnls import nonnegative_solve, projected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dcf.solvers.models import Model
     from dcf.types import Float64, Status
 
 
 def factorize_surrogate(
-    sums: Callable[[Float64], tuple[Float64, Float64]], components: Float64, tol: float, max_sweeps: int
+    model: Model,
+    sums: Callable[[Float64], tuple[Float64, Float64]],
+    components: Float64,
+    tol: float,
+    max_sweeps: int,
 ) -> tuple[Float64, Status, int, float]:
     """Carry H = `components` (r, m) to a KKT ratio of `tol` on the surrogate, in at most `max_sweeps`.
 
@@ -34,11 +38,9 @@ def factorize_surrogate(
     def sweep() -> float:
         nonlocal h
         linear, gram = sums(h)
-        a = np.ascontiguousarray(linear.T)
-        violation = projected_gradient(a, gram, np.ascontiguousarray(h.T))
-        ratio = float(np.linalg.norm(violation) / (np.linalg.norm(a) or 1.0))
+        ratio = model.violation(linear, gram, h)
         if ratio > tol:
-            h = np.ascontiguousarray(nonnegative_solve(a, gram).T)
+            h = model.components(linear, gram, h)
             norms = np.linalg.norm(h, axis=1, keepdims=True)
             h /= np.where(norms > 0, norms, 1.0)
         return ratio

@@ -34,13 +34,14 @@ STARTS_COMPARED = 3
 AS_GOOD = 0.01
 
 
-def stability(best: Rival, others: Sequence[Rival]) -> Float64 | None:
+def stability(best: Rival, others: Sequence[Rival], up_to_sign: bool = False) -> Float64 | None:
     """Return the least cosine of each component of `best` to its partner in every start that fits as well.
 
     (r,), or None where no other start leaves at most 0.01 of the norm more unexplained.
+    With `up_to_sign` h and −h are the same component (signed factors share out their signs freely).
     """
     rivals = [other for other in others if other.objective() <= best.objective() + AS_GOOD]
     if not rivals:
         return None
-    cosines = [match(rival.components.T, best.components.T)[1] for rival in rivals]
+    cosines = [match(rival.components.T, best.components.T, up_to_sign)[1] for rival in rivals]
     return np.asarray(np.min(cosines, axis=0))

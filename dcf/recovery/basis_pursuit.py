@@ -5,6 +5,9 @@
 Basis pursuit (Chen, Donoho & Saunders 1998) is step 3 of Compressed Factorization (Sharan et al. 2019,
 Algorithm 1). A signed column is the difference w = u − v of nonnegative ones: min 1ᵀ(u + v) subject to
 P(u − v) = w̃. The equations are exact: a target with noise that no column explains is infeasible.
+
+For 0/1 P with p ones a column and a w̃ that some w ≥ 0 explains, the two have the same solutions:
+1ᵀw = 1ᵀw̃ / p for all that explain it, and ‖w‖₁ is as small as that only where w ≥ 0.
 """
 
 from __future__ import annotations
@@ -47,13 +50,17 @@ class BasisPursuit:
         pointers = np.arange(0, n * p + 1, p)
         projection = csc_array((value.ravel(), index.ravel(), pointers), shape=(len(target), n))
         equations = projection if self.nonnegative else hstack([projection, -projection], format="csc")
+        limit = {} if self.time_limit is None else {"time_limit": self.time_limit}
         scaled = target / scale  # the tolerances of HiGHS are absolute
         end = linprog(
             np.ones(equations.shape[1]),
             A_eq=equations,
             b_eq=scaled,
-            method="highs",
-            options={} if self.time_limit is None else {"time_limit": self.time_limit},
+            # 2.6 times faster than the simplex under noise, 1.3 times slower without (n = 7129, d = 1425).
+            method="highs-ipm",
+            # Presolve takes out the items in empty buckets, if w ≥ 0; of a signed column it finds nothing,
+            # and takes as long as the solve.
+            options={"presolve": self.nonnegative} | limit,
         )
         w, gap = np.zeros(n), np.inf
         if end.x is not None:

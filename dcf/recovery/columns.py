@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.delayed import delayed
 
-from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.solvers.shared import single_blas_thread
 from dcf.types import ColumnSolution, Float64, Journal, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from dcf.recovery.base import ColumnRecovery, IndexForm
@@ -65,6 +66,7 @@ def column_arrays(rows: int, dtype: str) -> dict[str, NDArray[Any]]:
 
 
 def finish_column(
+    recovery: Callable[[float], ColumnRecovery],
     projection: IndexForm,
     rows: int,
     dtype: str,
@@ -75,7 +77,7 @@ def finish_column(
 ) -> None:
     """Recover one column and journal it."""
     with single_blas_thread():
-        solution = recover_column(ReweightedRecovery(noise), projection, rows, target)
+        solution = recover_column(recovery(noise), projection, rows, target)
         stored = solution.values.astype(dtype)
         report = ColumnReport(
             solution.status,
@@ -89,6 +91,7 @@ def finish_column(
 
 
 def recover(
+    recovery: Callable[[float], ColumnRecovery],
     projection: IndexForm,
     rows: int,
     dtype: str,
@@ -98,11 +101,12 @@ def recover(
 ) -> Any:
     """Return the Dask graph that recovers every column of W from W̃ = `targets` (d, r).
 
+    recovery : makes what solves a column, for the noise of its entries of W̃;
     noises : (r,), standard deviation of the entries of each column of W̃.
 
     Columns that the journal holds are not solved again.
     """
-    task = delayed(partial(finish_column, projection, rows, dtype, journal), pure=False)
+    task = delayed(partial(finish_column, recovery, projection, rows, dtype, journal), pure=False)
     finished = journal.finished()
     columns = [k for k in range(targets.shape[1]) if k not in finished]
     return delayed(list)([task(np.ascontiguousarray(targets[:, k]), float(noises[k]), k) for k in columns])

@@ -1,8 +1,8 @@
-"""Refine: one exact step of alternating nonnegative least squares a pass, as a Dask graph.
+"""Refine: one exact step of alternating least squares a pass, as a Dask graph.
 
-Per tile of rows, ``W_b = argmin_{W ≥ 0} ‖M_b − W H‖`` exactly; then, from sums over all rows,
-``H⁺ = argmin_{H ≥ 0} ‖M − W H‖`` exactly. The sums are taken of the residual R = M − W H and
-not of M, so that the error of the stored pair,
+Per tile of rows, ``W_b = argmin_W ‖M_b − W H‖`` exactly; then, from sums over all rows,
+``H⁺ = argmin_H ‖M − W H‖`` exactly, W and H from the sets of a `Model`. The sums are taken of the
+residual R = M − W H and not of M, so that the error of the stored pair,
 
     ‖M − W H⁺‖² = ‖R‖² − 2 ⟨WᵀR, H⁺ − H⟩ + ⟨WᵀW (H⁺ − H), H⁺ − H⟩,
 
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.delayed import delayed
 
-from dcf.solvers.gram_nnls import gram_nnls, nonnegative_solve
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dcf.solvers.models import Model
     from dcf.types import Arrays, Block, BlockSource, Float64, Journal, Projection, RowStore
 
 
@@ -65,8 +65,6 @@ class RefineSums:
     """WᵀW (r, r)"""
     squared_residual: float
     """‖R‖²_F"""
-    support: Float64
-    """(r,) nonzeros of each column of W"""
     bytes_read: int
     """decoded bytes"""
 
@@ -76,7 +74,6 @@ class RefineSums:
             self.gradient + other.gradient,
             self.gram + other.gram,
             self.squared_residual + other.squared_residual,
-            self.support + other.support,
             self.bytes_read + other.bytes_read,
         )
 
@@ -87,7 +84,7 @@ class RefineSums:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that a journal stores."""
         scalars = np.array([self.squared_residual, self.bytes_read], np.float64)
-        return {"gradient": self.gradient, "gram": self.gram, "support": self.support, "scalars": scalars}
+        return {"gradient": self.gradient, "gram": self.gram, "scalars": scalars}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> RefineSums:
@@ -97,7 +94,6 @@ class RefineSums:
             arrays["gradient"],
             arrays["gram"],
             float(squared_residual),
-            arrays["support"],
             int(bytes_read),
         )
 
@@ -108,6 +104,8 @@ class Projected:
 
     probe: Float64
     """S W (t, r)"""
+    ones: Float64
+    """S 1 (t, 1)"""
     gram: Float64
     """WᵀW (r, r)"""
     squared_residual: float
@@ -117,6 +115,7 @@ class Projected:
         """Return the sums over both parts."""
         return Projected(
             self.probe + other.probe,
+            self.ones + other.ones,
             self.gram + other.gram,
             self.squared_residual + other.squared_residual,
         )
@@ -124,11 +123,16 @@ class Projected:
 
 def empty_sums(rank: int, width: int) -> RefineSums:
     """Return the sums over no rows."""
-    return RefineSums(np.zeros((rank, width)), np.zeros((rank, rank)), 0.0, np.zeros(rank), 0)
+    return RefineSums(np.zeros((rank, width)), np.zeros((rank, rank)), 0.0, 0)
 
 
 def refine_block(
-    source: BlockSource, components: Float64, gram: Float64 | None, dtype: str, block: Block
+    source: BlockSource,
+    model: Model,
+    components: Float64,
+    gram: Float64 | None,
+    dtype: str,
+    block: Block,
 ) -> tuple[RefineSums, NDArray[Any]]:
     """Read the rows of `block` once; return their sums and their rows of W (b, r) in `dtype`.
 
@@ -138,15 +142,12 @@ def refine_block(
     h = np.ascontiguousarray(components, dtype)
     if gram is None:
         gram = h.astype(np.float64) @ h.T.astype(np.float64)
-    inverse = np.linalg.pinv(gram, rcond=1e-13, hermitian=True)
+    solve = model.weights_solver(gram)
     sums = empty_sums(*h.shape)
     squared_residual = 0.0
     weights = np.empty((block.stop - block.start, len(h)), dtype)
     for start, tile in source.tiles(block.start, block.stop, set()):
-        linear = (tile @ h.T).astype(np.float64)
-        solution = np.maximum(linear @ inverse, 0.0)
-        gram_nnls(linear, gram, solution)
-        w = solution.astype(dtype)
+        w = solve((tile @ h.T).astype(np.float64)).astype(dtype)
         residual = tile - w @ h
         norms = np.empty(len(tile))
         squared_row_norms(residual, norms)
@@ -154,14 +155,14 @@ def refine_block(
         sums.gradient[:] += w.T @ residual
         exact = w.astype(np.float64)
         sums.gram[:] += exact.T @ exact
-        sums.support[:] += np.count_nonzero(w, axis=0)
         weights[start - block.start : start - block.start + len(tile)] = w
     read = source.decoded_bytes(block.start, block.stop)
-    return RefineSums(sums.gradient, sums.gram, squared_residual, sums.support, read), weights
+    return RefineSums(sums.gradient, sums.gram, squared_residual, read), weights
 
 
 def refine_subtree(
     source: BlockSource,
+    model: Model,
     components: RowStore | Float64,
     gram: Float64 | None,
     dtype: str,
@@ -176,7 +177,7 @@ def refine_subtree(
     def finish(block: Block) -> RefineSums:
         if block.index in finished:
             return RefineSums.from_arrays(journal.load(block.index))
-        sums, weights = refine_block(source, h, gram, dtype, block)
+        sums, weights = refine_block(source, model, h, gram, dtype, block)
         if factor is not None:
             factor[block.start : block.stop] = weights
         journal.save(block.index, sums.to_arrays())
@@ -188,6 +189,7 @@ def refine_subtree(
 
 def refine(
     source: BlockSource,
+    model: Model,
     components: RowStore | Float64,
     gram: Float64 | None,
     dtype: str,
@@ -201,7 +203,8 @@ def refine(
     The rows of W go to `factor`, where one is given, block by block.
     """
     finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
-    task = delayed(partial(refine_subtree, source, components, gram, dtype, factor, journal), pure=False)
+    part = partial(refine_subtree, source, model, components, gram, dtype, factor, journal)
+    task = delayed(part, pure=False)
     roots = [
         task(
             parts := tuple(blocks[i : i + size]),
@@ -212,27 +215,32 @@ def refine(
     return fold(roots, delayed(RefineSums.merge, pure=False))
 
 
-def update_components(sums: RefineSums, components: Float64) -> tuple[Float64, float]:
+def update_components(model: Model, sums: RefineSums, components: Float64) -> tuple[Float64, float]:
     """Return H⁺ (r, m) and the exact ‖M − W H⁺‖²_F of the pair (W, H⁺)."""
-    linear = np.ascontiguousarray(sums.linear(components).T)
-    updated = np.ascontiguousarray(nonnegative_solve(linear, sums.gram).T)
+    updated = model.components(sums.linear(components), sums.gram, components)
     step = updated - components
     squared = sums.squared_residual - 2.0 * float((sums.gradient * step).sum())
     squared += float(((sums.gram @ step) * step).sum())
     return updated, max(squared, 0.0)
 
 
-def scale_block(raw: RowStore, factor: RowStore, order: Sequence[int], scale: Float64, block: Block) -> None:
-    """Write the rows of `block` of the final factor: columns reordered and scaled."""
+def transform_block(raw: RowStore, factor: RowStore, transform: Float64, block: Block) -> Float64:
+    """Write the rows of `block` of the final factor, the raw one times `transform` (k, r).
+
+    Returns the nonzeros of its columns (r,).
+    """
     values = np.asarray(raw[block.start : block.stop])
-    factor[block.start : block.stop] = (values[:, list(order)] * scale).astype(values.dtype)
+    final = (values.astype(np.float64) @ transform).astype(values.dtype)
+    factor[block.start : block.stop] = final
+    return np.asarray(np.count_nonzero(final, axis=0), np.float64)
 
 
-def scale(
-    raw: RowStore, factor: RowStore, order: Sequence[int], scales: Float64, blocks: Sequence[Block]
-) -> Any:
-    """Return the Dask graph that rewrites the n × r factor with columns in `order`, times `scales`."""
-    task = delayed(partial(scale_block, raw, factor, tuple(order), scales), pure=False)
+def transform(raw: RowStore, factor: RowStore, transform: Float64, blocks: Sequence[Block]) -> Any:
+    """Return the Dask graph that writes the final n × r factor, the raw one (n, k) times `transform` (k, r).
+
+    Its result is the list of the nonzeros (r,) that each block holds a column.
+    """
+    task = delayed(partial(transform_block, raw, factor, transform), pure=False)
     return delayed(list)([task(block) for block in blocks])
 
 
@@ -248,13 +256,14 @@ def project_subtree(
 
     def part(block: Block) -> Projected:
         w = np.ascontiguousarray(weights[block.start : block.stop], np.float64)
-        sketch, squared = np.zeros((probe.sketch_size, rank)), 0.0
+        sketch, ones, squared = np.zeros((probe.sketch_size, rank)), np.zeros((probe.sketch_size, 1)), 0.0
         probe.accumulate(w, block.start, sketch)
+        probe.accumulate(np.ones((len(w), 1)), block.start, ones)
         if surrogate is not None:
             for start, tile in surrogate.tiles(block.start, block.stop, set()):
                 first = start - block.start
                 squared += float(np.square(tile - w[first : first + len(tile)] @ coordinates).sum())
-        return Projected(sketch, w.T @ w, squared)
+        return Projected(sketch, ones, w.T @ w, squared)
 
     with single_blas_thread():
         return fold(map(part, blocks), Projected.merge)

@@ -51,6 +51,8 @@ class SketchRecipe:
     """whether an entry below zero is data or an error"""
     absence_allowed: bool = True
     """whether an absent chunk is data (the fill value) or an error"""
+    sums_columns: bool = False
+    """whether the sums of the columns of M are wanted"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Sketch:
     """X = Ψ M (l, m), in the precision of Z, its partner; l = 0 where it was not asked for"""
     triangle: Float64
     """R (q, q) with RᵀR = ZᵀZ, Z = M Ω; q = 0 where it was not asked for"""
+    column_sums: Float64
+    """1ᵀM (m,); (0,) where it was not asked for"""
 
     def merge(self, other: Sketch, capacity: int) -> Sketch:
         """Return the sketch of both parts: linear parts add, samples and triangles meet."""
@@ -79,6 +83,7 @@ class Sketch:
             self.compressed + other.compressed,
             cast("Real", self.corange + other.corange),
             meet(self.triangle, other.triangle),
+            self.column_sums + other.column_sums,
         )
 
     def to_arrays(self, capacity: int) -> dict[str, NDArray[Any]]:
@@ -92,6 +97,7 @@ class Sketch:
             "compressed": self.compressed,
             "corange": self.corange,
             "triangle": self.triangle,
+            "column_sums": self.column_sums,
             "statistics": self.statistics.to_vector(),
         }
 
@@ -108,6 +114,7 @@ class Sketch:
             arrays["compressed"],
             arrays["corange"],
             arrays["triangle"],
+            arrays["column_sums"],
         )
 
 
@@ -121,6 +128,7 @@ def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
         np.zeros((d, width)),
         cast("Real", np.zeros((size, width), recipe.dtype)),
         np.zeros((q, q)),
+        np.zeros(width if recipe.sums_columns else 0),
     )
 
 
@@ -152,6 +160,8 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         if recipe.corange is not None:
             recipe.corange.accumulate(tile, start, x)
             np.matmul(tile, omega, out=z[start - block.start : start - block.start + len(tile)])
+        if recipe.sums_columns:
+            sketch.column_sums[:] += tile.sum(axis=0, dtype=np.float64)
         if recipe.sample_capacity:
             sampler.offer(tile, norms, start)
     if absent and not recipe.absence_allowed:
@@ -188,10 +198,10 @@ def refuse_bad_entry(source: BlockSource, recipe: SketchRecipe, tile: Real, star
     row, column = (int(i) for i in np.argwhere(~good)[0])
     where, entry = source.position(start + row, column), float(tile[row, column])
     if np.isnan(entry) or np.isinf(entry):
-        raise EntryError(f"The entry at {where} is {entry}; NMF needs finite data. Clean it and run again.")
+        raise EntryError(f"The entry at {where} is {entry}; dcf needs finite data. Clean it and run again.")
     raise EntryError(
-        f"The entry at {where} is {entry:.6g}, below zero; NMF needs nonnegative data. Use --negatives allow"
-        " to fit it as it is (the factors stay nonnegative), or shift the data first."
+        f"The entry at {where} is {entry:.6g}, below zero, and nonnegative factors are asked for. Use"
+        " --negatives allow to fit it as it is (the factors stay nonnegative), or shift the data first."
     )
 
 

@@ -154,6 +154,16 @@ class Gaussian:
         return np.ascontiguousarray(self._rows(start, stop).T)
 
 
+@dataclass(frozen=True)
+class GaussianWithOnes(Gaussian):
+    """A Gaussian projection whose first row is constant: M Ω then knows the sums of the rows of M."""
+
+    def _rows(self, start: int, stop: int) -> Float64:
+        out = super()._rows(start, stop)
+        out[:, 0] = 1.0 / np.sqrt(self.sketch_size)
+        return out
+
+
 def uniform(seed: int, role: Role, start: int, stop: int) -> Float64:
     """Return one uniform draw in (0, 1] for each of the columns start … stop, (stop − start,)."""
     out = np.empty(stop - start)

@@ -41,12 +41,14 @@ def meet(above: Float64, below: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """M̂ = Z A V, of rank at most q: what the two-sided sketch knows of M."""
+    """M̂ = (Z A − 1 cᵀ) V, of rank at most q (q + 1 with means): what the two-sided sketch knows of M."""
 
     coordinates: Float64
     """A (q, k): takes a row of Z to its coordinates in V"""
     directions: Float64
     """V (k, m), orthonormal rows"""
+    mean: Float64
+    """c (k,), what is taken from the coordinates of every row; zeros where M is not centred"""
 
     @classmethod
     def of(cls, corange: Real, triangle: Float64, omega: Float64, precision: float) -> Surrogate:
@@ -60,14 +62,49 @@ class Surrogate:
         basis = vt[kept].T / values[kept]  # Q = Z · basis
         core = np.linalg.lstsq(x @ (omega @ basis), x, rcond=None)[0]  # (ΨQ)⁺ X
         v, lower = np.linalg.qr(core.T)
-        return cls(np.ascontiguousarray(basis @ lower.T), np.ascontiguousarray(v.T))
+        return cls(np.ascontiguousarray(basis @ lower.T), np.ascontiguousarray(v.T), np.zeros(v.shape[1]))
+
+    def less_mean(self, mean: Float64) -> Surrogate:
+        """Return the surrogate of M − 1 μᵀ, for the means μ = `mean` (m,) of its columns."""
+        along = self.directions @ mean
+        apart = mean - along @ self.directions
+        norm = float(np.linalg.norm(apart))
+        new = apart / norm if norm else apart
+        return Surrogate(
+            np.pad(self.coordinates, ((0, 0), (0, 1))),
+            np.concatenate([self.directions, new[None]]),
+            np.append(self.mean + along, norm),
+        )
+
+    def less_row_means(self) -> Surrogate:
+        """Return the surrogate of M (I − 11ᵀ/m): every row less its mean."""
+        centred = self.directions - self.directions.mean(axis=1, keepdims=True)
+        u, values, vt = np.linalg.svd(centred, full_matrices=False)
+        kept = values > 1e-10  # a constant direction leaves nothing but rounding
+        mixed = u[:, kept] * values[kept]
+        return Surrogate(self.coordinates @ mixed, vt[kept], self.mean @ mixed)
+
+    def leading(self, gram: Float64, sums: Float64, rows: int, count: int) -> Float64:
+        """Return the `count` leading right singular vectors of M̂ (count, m), zeros where its rank is less.
+
+        gram : ZᵀZ (q, q); sums : 1ᵀZ (q,); rows : n.
+        """
+        c, a = self.mean, self.coordinates
+        mixed = np.outer(a.T @ sums, c)
+        gram_of_rows = a.T @ gram @ a - mixed - mixed.T + rows * np.outer(c, c)
+        vectors = np.linalg.eigh(gram_of_rows)[1][:, ::-1][:, :count]
+        leading = vectors.T @ self.directions
+        return np.pad(leading, ((0, count - len(leading)), (0, 0)))
 
     def project(self, components: Float64) -> Float64:
         """Return H Vᵀ (r, k), the coordinates of H = `components` (r, m)."""
         return components @ self.directions.T
 
     def unseen(self, sketch: Float64, omega: Float64) -> Float64:
-        """Return S (M − M̂) (t, m) from the sketch S M = `sketch` (t, m), with no look at Z."""
+        """Return S (M − M̂) (t, m) from the sketch S M = `sketch` (t, m), with no look at Z.
+
+        The same for M less its means, since M̂ is then less the same.
+        """
         return sketch - (sketch @ omega) @ self.coordinates @ self.directions
 
 
@@ -79,6 +116,8 @@ class SurrogateRows:
     """Z (n, q), on disk"""
     coordinates: Real
     """A (q, k), in the dtype of the tiles"""
+    mean: Real
+    """c (k,), likewise"""
 
     @property
     def width(self) -> int:
@@ -86,10 +125,10 @@ class SurrogateRows:
         return int(self.coordinates.shape[1])
 
     def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
-        """Yield (first row, rows of Z A) in order."""
+        """Yield (first row, rows of Z A − 1 cᵀ) in order."""
         z = np.asarray(self.rows[start:stop])
         for first in range(0, len(z), _SLICE_ROWS):
-            yield start + first, z[first : first + _SLICE_ROWS] @ self.coordinates
+            yield start + first, z[first : first + _SLICE_ROWS] @ self.coordinates - self.mean
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return 0: nothing of the source is read."""

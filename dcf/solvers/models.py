@@ -124,3 +124,17 @@ class Unconstrained(_FreeComponents):
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return least squares."""
         return free_weights(gram)
+
+
+@dataclass(frozen=True)
+class RowCentred(Unconstrained):
+    """Any W and H for rows less their means: the last row of H is 1ᵀ/√m, that column of W their √m-fold.
+
+    The other rows of H are orthogonal to it, so that M − W H is what it would be for M (I − 11ᵀ/m).
+    """
+
+    def components(self, linear: Float64, gram: Float64, start: Float64) -> Float64:
+        """Return H (r, m), its last row as it was."""
+        centred = linear[:-1] - linear[:-1].mean(axis=1, keepdims=True)
+        free = super().components(centred, gram[:-1, :-1], start[:-1])
+        return np.concatenate([free, start[-1:]])

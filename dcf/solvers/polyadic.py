@@ -103,13 +103,13 @@ def orthonormal(factor: Float64) -> Float64:
 class ModeProblems:
     """The least squares problem of each other mode, given L = AᵀM (r, Π n_j) and G = AᵀA (r, r).
 
-    Columns of A count as of unit norm, so that no component is lost beside a larger one; `norms` (r,)
-    are those of the whole components.
+    Columns of A count as of unit norm, so that no component is lost beside a larger one: `norms` (r,)
+    are theirs, `unit` (r,) the inverses.
     """
 
     def __init__(self, linear: Float64, gram: Float64, nonnegative: bool) -> None:
-        norms = np.sqrt(np.maximum(np.diag(gram), 0.0))
-        self.unit = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+        self.norms = np.sqrt(np.maximum(np.diag(gram), 0.0))
+        self.unit = np.divide(1.0, self.norms, out=np.zeros_like(self.norms), where=self.norms > 0)
         self._linear = linear
         self._gram = gram * self.unit * self.unit[:, None]
         self._nonnegative = nonnegative
@@ -132,7 +132,9 @@ class ModeProblems:
         solution = x + (a - x @ g) @ inverse_gram(g)
         return np.where(np.diag(g) > 0, solution, 0.0)
 
-    def sweep(self, factors: list[Float64], norms: Float64, orthogonal: bool = False) -> tuple[Float64, float]:
+    def sweep(
+        self, factors: list[Float64], norms: Float64, orthogonal: bool = False
+    ) -> tuple[Float64, float]:
         """Solve for each of the `factors` (n_j, r) in turn, in place; return the norms and the KKT ratio.
 
         The ratio is the largest over the modes of the projected gradient, before the mode's own update,
@@ -180,8 +182,9 @@ class Polyadic(Model):
         """Return (nonnegative) least squares, row by row."""
         return nonnegative_weights(gram) if self.nonnegative else free_weights(gram)
 
-    def _split(self, components: Float64) -> tuple[list[Float64], Float64]:
-        return split(np.maximum(components, 0.0) if self.nonnegative else components, self.shape)
+    def feasible(self, x: Float64) -> Float64:
+        """Return the nearest array to `x`, a factor or H, that the model allows the signs of."""
+        return np.maximum(x, 0.0) if self.nonnegative else x
 
     def components(self, linear: Float64, gram: Float64, start: Float64) -> Float64:
         """Return H (r, Π n_j) of least ½⟨WᵀW, HHᵀ⟩ − ⟨WᵀM, H⟩ that alternating over the modes reaches.
@@ -189,8 +192,8 @@ class Polyadic(Model):
         From the rank-one parts of `start` (r, Π n_j), to a KKT ratio of 1e-10 or for 200 sweeps.
         """
         problems = ModeProblems(linear, gram, self.nonnegative)
-        factors, norms = self._split(start)
-        norms = norms * np.sqrt(np.maximum(np.diag(gram), 0.0))
+        factors, norms = split(self.feasible(start), self.shape)
+        norms = norms * problems.norms
         for _ in range(_MOST_SWEEPS):
             norms, ratio = problems.sweep(factors, norms)
             if ratio <= _TOL:
@@ -200,6 +203,6 @@ class Polyadic(Model):
 
     def violation(self, linear: Float64, gram: Float64, components: Float64) -> float:
         """Return the KKT ratio of the factors of H, the largest over the modes."""
-        factors, norms = self._split(components)
-        norms = norms * np.sqrt(np.maximum(np.diag(gram), 0.0))
-        return ModeProblems(linear, gram, self.nonnegative).violation(factors, norms)
+        problems = ModeProblems(linear, gram, self.nonnegative)
+        factors, norms = split(self.feasible(components), self.shape)
+        return problems.violation(factors, norms * problems.norms)

@@ -34,12 +34,13 @@ def create_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
 ) -> Any:
     """Create an array whose chunks are checked on every read, replacing one of that name."""
+    lasting = "stages" not in f"{group.path}/{name}".split("/")
     return group.create_array(
         name,
         shape=shape,
         chunks=chunks,
         dtype=dtype,
-        compressors=[ZstdCodec(level=1), Crc32cCodec()] if name in ("W", "H") else [Crc32cCodec()],
+        compressors=[ZstdCodec(level=1), Crc32cCodec()] if lasting else [Crc32cCodec()],
         config=_WRITE_ZEROS,
         overwrite=True,
     )
@@ -96,6 +97,22 @@ class Transposed:
     def __setitem__(self, rows: slice, values: NDArray[Any], /) -> None:
         """Write these rows of the factor."""
         self.array[:, rows] = values.T
+
+
+@dataclass(frozen=True)
+class OneColumn:
+    """An (n,) array used as the (n, 1) factor that it is."""
+
+    array: Any
+    """the Zarr array (n,)"""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Return these rows of the factor."""
+        return np.asarray(self.array[rows])[:, None]
+
+    def __setitem__(self, rows: slice, values: NDArray[Any], /) -> None:
+        """Write these rows of the factor."""
+        self.array[rows] = values[:, 0]
 
 
 class RunGroup:
@@ -189,6 +206,10 @@ class RunGroup:
     def allocate(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
         """Create an array that block tasks write in whole chunks."""
         return create_array(self.group, name, shape, chunks, dtype)
+
+    def result_bytes(self) -> int:
+        """Return the bytes of the factors and whatever else the run leaves."""
+        return sum(int(array.nbytes) for _, array in self.group.arrays())
 
     def drop(self, name: str) -> None:
         """Delete an array or group of the run, if it is there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -35,14 +36,14 @@ _CHUNKS_IN_FLIGHT = SharedSetting(_set_chunks_in_flight)
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
-def open_source(source: str | Path | zarr.Array[Any]) -> zarr.Array[Any]:
-    """Open a Zarr v2 or v3 matrix, checked from its metadata alone.
+def open_source(source: str | Path | zarr.Array[Any], *, tensor: bool = False) -> zarr.Array[Any]:
+    """Open a Zarr v2 or v3 matrix, or a tensor of three axes or more, checked from its metadata alone.
 
-    Raises `UsageError` where there is no matrix, `SourceError` where it holds no real numbers
-    or has an empty axis. Reads no chunk.
+    Raises `UsageError` where there is none, `SourceError` where it holds no real numbers or has an
+    empty axis. Reads no chunk.
     """
     if isinstance(source, zarr.Array):
-        return _checked(source, str(source.store_path))
+        return _checked(source, str(source.store_path), tensor)
     url = str(source)
     if "://" not in url and not Path(url).exists():
         raise UsageError(f"SOURCE {url} does not exist; give the path or URL of a Zarr array.")
@@ -58,24 +59,33 @@ def open_source(source: str | Path | zarr.Array[Any]) -> zarr.Array[Any]:
         names = sorted(itertools.islice(node.array_keys(), 5))
         inside = f"; name one of its arrays, such as {url.rstrip('/')}/{names[0]}" if names else ""
         raise UsageError(f"SOURCE {url} is a Zarr group, not an array{inside}.")
-    return _checked(node, url)
+    return _checked(node, url, tensor)
 
 
-def _checked(array: zarr.Array[Any], url: str) -> zarr.Array[Any]:
-    if array.ndim != 2:
-        raise UsageError(f"SOURCE {url} has shape {array.shape}; NMF needs a matrix, two axes.")
+def _checked(array: zarr.Array[Any], url: str, tensor: bool) -> zarr.Array[Any]:
+    if tensor and array.ndim < 3:
+        raise UsageError(
+            f"SOURCE {url} has shape {array.shape}; CP needs a tensor, three axes or more"
+            " (for a matrix: dcf nmf, semi-nmf, spca or svd)."
+        )
+    if not tensor and array.ndim != 2:
+        instead = "; for a tensor: dcf cp" if array.ndim > 2 else ""
+        raise UsageError(f"SOURCE {url} has shape {array.shape}; this needs a matrix, two axes{instead}.")
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise SourceError(f"SOURCE {url} holds {array.dtype}; NMF needs real numbers (float, int or bool).")
+        raise SourceError(f"SOURCE {url} holds {array.dtype}; dcf needs real numbers (float, int or bool).")
     if 0 in array.shape:
         raise SourceError(f"SOURCE {url} has shape {array.shape}: an axis is empty.")
     return array
 
 
+def store_array(path: Path, values: NDArray[Any]) -> zarr.Array[Any]:
+    """Store an array of the caller's memory where tasks can read it."""
+    return zarr.create_array(str(path), data=values, compressors=None)
+
+
 def layout_of(array: zarr.Array[Any]) -> Layout:
-    """Return the layout of a matrix, from its metadata."""
-    shape, chunks = cast("tuple[int, int]", array.shape), cast("tuple[int, int]", array.chunks)
-    shards = cast("tuple[int, int] | None", array.shards)
-    return Layout(shape, chunks, shards, array.dtype.newbyteorder("=").name)
+    """Return the layout of an array, from its metadata."""
+    return Layout(array.shape, array.chunks, array.shards, array.dtype.newbyteorder("=").name)
 
 
 def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
@@ -114,11 +124,12 @@ class _Watched(WrapperStore[Any]):
 
 @dataclass(frozen=True)
 class ArraySource:
-    """A Zarr matrix as M (n, m): the compressed axis first, read stripe by stripe.
+    """A Zarr array as M (n, m), unfolded along the compressed axis, read stripe by stripe.
 
-    A stripe is the rows of one or more rows of chunks over the full width; tiles are views of
-    it (or converted copies small enough for the cache). Their bounds are the plan's, so every
-    sum over tiles has one order.
+    The columns of M run over the other axes in their order, the last one fastest (a matrix is the
+    case of one). A stripe is one or more layers of chunks along the compressed axis, over the full
+    width; tiles are views of it (or converted copies small enough for the cache). Their bounds are
+    the plan's, so every sum over tiles has one order.
     """
 
     array: zarr.Array[Any]
@@ -136,8 +147,13 @@ class ArraySource:
 
     @property
     def width(self) -> int:
-        """m, the length of the axis that is not compressed."""
-        return int(self.array.shape[1 - self.axis])
+        """m, the entries of the other axes together."""
+        return math.prod(self._others)
+
+    @property
+    def _others(self) -> tuple[int, ...]:
+        shape = self.array.shape
+        return shape[: self.axis] + shape[self.axis + 1 :]
 
     def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
         """Yield (first row, C-ordered tile (b, m)) in order, decoding every chunk once.
@@ -151,28 +167,33 @@ class ArraySource:
             path=self.array.path,
             mode="r" if self.array.read_only else "r+",
         )
-        rows = min(self.stripe_rows, stop - start)
-        shape = (rows, self.width) if self.axis == 0 else (self.width, rows)
+        shape = list(self.array.shape)
+        shape[self.axis] = min(self.stripe_rows, stop - start)
         buffer = np.empty(shape, self.array.dtype)
         for first in range(start, stop, self.stripe_rows):
             last = min(first + self.stripe_rows, stop)
             stripe = self._read(watched, first, last, buffer)
             for row in range(0, last - first, self.tile_rows):
                 tile = stripe[row : row + self.tile_rows]
-                yield first + row, cast("Real", np.ascontiguousarray(tile, self.dtype))
+                whole = np.ascontiguousarray(tile, self.dtype)
+                yield first + row, cast("Real", whole.reshape(len(whole), -1))
 
     def _read(self, array: zarr.Array[Any], start: int, stop: int, buffer: NDArray[Any]) -> NDArray[Any]:
-        part = buffer[: stop - start] if self.axis == 0 else buffer[:, : stop - start]
+        """Return entries start … stop of the compressed axis, put first, through `buffer`."""
+        part = buffer[self._window(slice(0, stop - start))]
         if not part.flags.c_contiguous:
             part = np.empty(part.shape, part.dtype)
-        rows, whole = slice(start, stop), slice(None)
-        selection = (rows, whole) if self.axis == 0 else (whole, rows)
+        selection = self._window(slice(start, stop))
         try:
             with _CHUNKS_IN_FLIGHT.held(self.chunks_in_flight):
                 array.get_basic_selection(selection, out=cpu.NDBuffer.from_numpy_array(part))
         except Exception as error:
             self._blame(start, stop, error)
-        return part if self.axis == 0 else part.T
+        return np.moveaxis(part, self.axis, 0)
+
+    def _window(self, rows: slice) -> tuple[slice, ...]:
+        """Return the selection of these rows along the compressed axis, of all along the others."""
+        return (slice(None),) * self.axis + (rows,) + (slice(None),) * (self.array.ndim - self.axis - 1)
 
     def _blame(self, start: int, stop: int, error: Exception) -> None:
         """Read a failed stripe chunk by chunk and name the one that cannot be decoded."""
@@ -190,7 +211,7 @@ class ArraySource:
             " though each chunk could on a second try; run again to resume."
         ) from error
 
-    def _stored(self, start: int, stop: int) -> Iterator[tuple[str, tuple[slice, slice]]]:
+    def _stored(self, start: int, stop: int) -> Iterator[tuple[str, tuple[slice, ...]]]:
         """Yield the store key and the window of every stored chunk (or shard) of these rows."""
         stored = self.array.shards or self.array.chunks
         sides = [range(-(-size // step)) for size, step in zip(self.array.shape, stored, strict=True)]
@@ -201,7 +222,7 @@ class ArraySource:
                 slice(i * step, min((i + 1) * step, size))
                 for i, step, size in zip(place, stored, self.array.shape, strict=True)
             )
-            yield self.array.metadata.encode_chunk_key(place), cast("tuple[slice, slice]", window)
+            yield self.array.metadata.encode_chunk_key(place), window
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes that these rows decode to, in the source's own dtype."""
@@ -209,12 +230,14 @@ class ArraySource:
 
     def position(self, row: int, column: int) -> str:
         """Name an entry of M by its coordinates in the source's own orientation."""
-        return f"[{row}, {column}]" if self.axis == 0 else f"[{column}, {row}]"
+        place = [int(i) for i in np.unravel_index(column, self._others)]
+        place.insert(self.axis, row)
+        return str(place)
 
 
 @dataclass(frozen=True)
-class InMemory:
-    """M held whole in memory, filled by the first reading of the source behind it."""
+class Keeping:
+    """A source of which every entry is kept as it is read."""
 
     source: ArraySource
     """where the entries come from"""
@@ -223,7 +246,7 @@ class InMemory:
 
     @property
     def width(self) -> int:
-        """m, the length of the axis that is not compressed."""
+        """m, the entries of the other axes together."""
         return self.source.width
 
     def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
@@ -232,10 +255,33 @@ class InMemory:
             self.entries[first : first + len(tile)] = tile
             yield first, tile
 
-    def slices(self, rows: int) -> Iterator[tuple[int, Real]]:
-        """Yield (first row, rows of M) from memory."""
-        for first in range(0, len(self.entries), rows):
-            yield first, self.entries[first : first + rows]
+    def decoded_bytes(self, start: int, stop: int) -> int:
+        """Return the bytes that these rows decode to, in the source's own dtype."""
+        return self.source.decoded_bytes(start, stop)
+
+    def position(self, row: int, column: int) -> str:
+        """Name an entry of M by its coordinates in the source's own orientation."""
+        return self.source.position(row, column)
+
+
+@dataclass(frozen=True)
+class LessMeans:
+    """A source less the means of its columns."""
+
+    source: ArraySource
+    """M (n, m)"""
+    mean: Real
+    """μ (m,), in the dtype of the tiles"""
+
+    @property
+    def width(self) -> int:
+        """m, the entries of the other axes together."""
+        return self.source.width
+
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
+        """Yield the tiles of the source, less the means."""
+        for first, tile in self.source.tiles(start, stop, absent):
+            yield first, tile - self.mean
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes that these rows decode to, in the source's own dtype."""
@@ -244,3 +290,31 @@ class InMemory:
     def position(self, row: int, column: int) -> str:
         """Name an entry of M by its coordinates in the source's own orientation."""
         return self.source.position(row, column)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """M held whole in memory."""
+
+    entries: Real
+    """(n, m)"""
+    tile_rows: int
+    """rows of a tile"""
+
+    @property
+    def width(self) -> int:
+        """m, the entries of a row."""
+        return int(self.entries.shape[1])
+
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
+        """Yield (first row, tile) in order."""
+        for first in range(start, stop, self.tile_rows):
+            yield first, self.entries[first : min(first + self.tile_rows, stop)]
+
+    def decoded_bytes(self, start: int, stop: int) -> int:
+        """Return 0: nothing is decoded."""
+        return 0
+
+    def position(self, row: int, column: int) -> str:
+        """Name an entry of M."""
+        return f"[{row}, {column}]"
