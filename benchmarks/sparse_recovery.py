@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 
 import dcf
-from dcf.factorization.sparsest import column_noise, least_squares_weights
+from dcf.factorization.truncated import column_noise, least_squares_weights
 from dcf.metrics import column_errors, support_f1
 from dcf.recovery.columns import recover_column
 from dcf.recovery.reweighted import ReweightedRecovery

@@ -10,9 +10,9 @@ import numpy as np
 import dcf.refinement.alternating as alternating
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
-from dcf.factorization.sparsest import column_noise, zero_fraction
+from dcf.factorization.truncated import Truncated, column_noise, zero_fraction
 from dcf.kinds import Comparable
-from dcf.plan import CARRIED_ON
+from dcf.plan import CARRIED_ON, COMPARED
 from dcf.sketch.range import Surrogate, SurrogateRows
 from dcf.sketch.rows import spared
 from dcf.types import Status
@@ -82,6 +82,11 @@ def error_on(model: Model, rows: Real, shares: Float64, components: Float64) -> 
 def candidates(job: Job) -> dict[str, Candidate]:
     """Return what every sketch that was taken finds, by method, and note the evidence."""
     plan, found = job.plan, {}
+    if job.settings.decomposition == "spca":
+        probe = job.run.complete("stages/probe")[:]
+        # An entry of S M is the sum of n / t entries of M with random signs.
+        of_probe = Truncated(probe, min(plan.rank, plan.width)).noise(probe)
+        job.note(noise=of_probe * float(np.sqrt(len(probe) / plan.rows)))
     if plan.sample_size:
         sample = job.run.complete("stages/sample")[:]
         solver = job.row_factorizer
@@ -90,7 +95,7 @@ def candidates(job: Job) -> dict[str, Candidate]:
             found["range"] = found["rows"]
             if job.settings.decomposition in CARRIED_ON:
                 found["range"] = _from_surrogate(job, found["rows"])
-        if isinstance(solver, Comparable):
+        if job.settings.decomposition in COMPARED and isinstance(solver, Comparable):
             job.note(**_compare(job, solver, sample, found))
             errors = job.run.record["evidence"]["held_out"]
             if plan.range_size and not job.settings.refine and errors["rows"] < errors["range"]:

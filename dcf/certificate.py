@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dcf.factorization.sparsest import LEAST_ZEROS
+from dcf.factorization.truncated import LEAST_ZEROS
 
 if TYPE_CHECKING:
     from dcf.plan import Plan
@@ -60,8 +60,8 @@ def explain(
             " component is in almost every row), so W comes from the range sketch"
         )
     if len(contenders) == 1:
-        held = "all" if plan.sample_size == plan.rows else f"{plan.sample_size}"
-        return f"H comes from a sample of {held} of the {plan.rows} rows, and an exact pass then finds W"
+        part = f"a sample of {plan.sample_size} of the" if plan.sample_size < plan.rows else "all"
+        return f"H comes from {part} {plan.rows} rows, and an exact pass then finds W"
     ways = {
         "rows": f"H from the sample of {plan.sample_size} rows",
         "range": "H from the range sketch of all rows" if settings.refine else "the range sketch",

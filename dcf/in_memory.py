@@ -9,6 +9,7 @@ import numpy as np
 import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 from dcf.candidates import Candidate
+from dcf.factorization.truncated import Truncated
 from dcf.kinds import baseline_recovery_of
 from dcf.storage.source import InMemory
 from dcf.types import Block
@@ -34,6 +35,7 @@ def factorize_in_memory(job: Job, entries: Real) -> float:
         else:
             result = job.row_factorizer.factorize(entries)
         candidate = Candidate.of(result)
+        job.note(noise=result.noise)
         h = job.with_means(candidate.components).astype(plan.dtype).astype(np.float64)
         held, whole = InMemory(entries, plan.tile_rows), Block(0, 0, plan.rows)
         sums, weights = alternating.refine_block(held, job.model, h, None, plan.dtype, whole)
@@ -51,9 +53,10 @@ def recover_then_factorize(job: Job) -> None:
     like = columns.column_arrays(plan.rows, plan.dtype)
     journal = job.run.journal("recover_source", plan.width, like)
     targets = job.run.complete("stages/compressed")[:]
+    noise = Truncated(targets, min(plan.rank, *targets.shape)).noise(targets)
     with job.stage("recover", journal, tuple(Block(k, k, k + 1) for k in range(plan.width))):
-        solver, no_noise = baseline_recovery_of(job.settings), np.zeros(plan.width)
-        graph = columns.recover(solver, job.projection, plan.rows, plan.dtype, journal, targets, no_noise)
+        solver, noises = baseline_recovery_of(job.settings), np.full(plan.width, noise)
+        graph = columns.recover(solver, job.projection, plan.rows, plan.dtype, journal, targets, noises)
         job.workers.compute(graph)
     recovered = job.run.complete("stages/recover_source/column")
     entries = np.empty((plan.rows, plan.width), plan.dtype)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcf.errors import UsageError
-from dcf.factorization.sparsest import LEAST_ZEROS
+from dcf.factorization.truncated import LEAST_ZEROS
 from dcf.kinds import model_of, row_factorizer, sketch_factorizer
 from dcf.plan import mean_of
 from dcf.sketch.projections import CountSketch, Gaussian, GaussianWithOnes, Role, SparseBinary, SparseSign
@@ -91,7 +91,7 @@ class Job:
         """Ψ (l, n)."""
         return SparseSign(self.settings.seed, self.plan.corange_size, 2, Role.corange)
 
-    @cached_property
+    @property
     def model(self) -> Model:
         """Which W and H the decomposition allows."""
         return model_of(self.settings, self.plan, self.run.record["evidence"].get("noise", 0.0))

@@ -5,15 +5,23 @@ The one table in which the name of a decomposition is resolved.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from dcf.factorization.cp import HalsCP
 from dcf.factorization.nmf import HalsNMF
+from dcf.factorization.orthogonalized import OrthogonalizedALS
+from dcf.factorization.semi_nmf import SemiNMF
+from dcf.factorization.sparse_pca import SparsePCA
 from dcf.factorization.sparsest import SparsestNMF
 from dcf.factorization.svd import TruncatedSVD
+from dcf.factorization.unclipped import Unclipped
 from dcf.plan import mean_of
 from dcf.recovery.nnls import without_noise
 from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.solvers.models import Nonnegative, RowCentred, SemiNonnegative, Unconstrained
+from dcf.solvers.polyadic import Polyadic
+from dcf.solvers.sparse_weights import SparseWeights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,32 +50,52 @@ class Comparable(Factorizer, Protocol):
 
 def model_of(settings: Settings, plan: Plan, noise: float) -> Model:
     """Return which W and H the decomposition allows; noise: of an entry of M, where W is to be sparse."""
-    kind = settings.decomposition
-    if kind == "svd":
-        return RowCentred() if mean_of(plan.axis, settings) == "rows" else Unconstrained()
-    return SemiNonnegative() if kind == "semi-nmf" else Nonnegative()
+    match settings.decomposition:
+        case "svd":
+            return RowCentred() if mean_of(plan.axis, settings) == "rows" else Unconstrained()
+        case "cp":
+            return Polyadic(plan.others, settings.nonnegative)
+        case "spca":
+            return SparseWeights(noise, plan.rows)
+        case "semi-nmf":
+            return SemiNonnegative()
+        case _:
+            return Nonnegative()
 
 
 def row_factorizer(settings: Settings, plan: Plan, threads: int) -> Factorizer:
     """Return what factorizes rows of M, or all of it."""
-    if settings.decomposition == "svd":
-        return TruncatedSVD(settings.rank)
-    return HalsNMF(**_common(settings, threads))
+    common = _common(settings, threads)
+    match settings.decomposition:
+        case "svd":
+            return TruncatedSVD(settings.rank)
+        case "cp":
+            tensor = OrthogonalizedALS if settings.signed else HalsCP
+            return tensor(shape=plan.others, **common)
+        case "spca":
+            return SparsePCA(**common)
+        case "semi-nmf":
+            return SemiNMF(**common)
+        case _:
+            return HalsNMF(**common)
 
 
 def sketch_factorizer(settings: Settings, plan: Plan, threads: int) -> Factorizer:
     """Return what factorizes the one-sided sketch P M, with W̃ of any sign and the noise told."""
-    return SparsestNMF(**_common(settings, threads))
+    if settings.decomposition == "nmf":
+        return SparsestNMF(**_common(settings, threads))
+    factorizer = row_factorizer(settings, plan, threads)
+    return Unclipped(factorizer) if settings.decomposition == "cp" else factorizer
 
 
 def recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:
     """Return what makes the solver of a column of W, for the noise of an entry of W̃."""
-    return ReweightedRecovery
+    return ReweightedRecovery if settings.nonnegative else partial(ReweightedRecovery, signed=True)
 
 
 def baseline_recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:
-    """Return what makes the solver of a column of M itself, of which no noise is known."""
-    return without_noise
+    """Return what makes the solver of a column of M itself, for the noise of an entry of P M."""
+    return without_noise if settings.nonnegative else partial(ReweightedRecovery, signed=True)
 
 
 def _common(settings: Settings, threads: int) -> dict[str, Any]:

@@ -21,18 +21,14 @@ def _unit_columns(w: NDArray[Any]) -> Float64:
     return w / np.where(norms > 0, norms, 1.0)
 
 
-def match(
-    w: NDArray[Any], truth: NDArray[Any], up_to_sign: bool = False
-) -> tuple[NDArray[np.int64], Float64]:
-    """Match the columns of `w` to those of `truth`, both (n, r), by cosine.
+def match(w: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.int64], Float64]:
+    """Match the columns of `w` to those of `truth`, both (n, r), by the size of their cosine.
 
-    Returns for every column of `truth` its partner in `w` (r,) and their cosine (r,), with `up_to_sign`
-    its absolute value.
+    Returns for every column of `truth` its partner in `w` (r,) and their cosine (r,); where neither
+    factor has to be nonnegative a component may come back with the other sign, and so does its cosine.
     """
     cosines = _unit_columns(truth).T @ _unit_columns(w)
-    if up_to_sign:
-        cosines = np.abs(cosines)
-    _, partners = linear_sum_assignment(-cosines)
+    _, partners = linear_sum_assignment(-np.abs(cosines))
     return partners, cosines[np.arange(len(partners)), partners]
 
 
@@ -48,9 +44,10 @@ def factor_match_score(factors: Sequence[NDArray[Any]], truth: Sequence[NDArray[
 
 
 def column_errors(w: NDArray[Any], truth: NDArray[Any]) -> Float64:
-    """Return ‖w_k − truth_k‖ of the matched unit columns, (r,)."""
-    partners, _ = match(w, truth)
-    return np.asarray(np.linalg.norm(_unit_columns(w)[:, partners] - _unit_columns(truth), axis=0))
+    """Return ‖w_k − truth_k‖ of the matched unit columns, their signs as they match best, (r,)."""
+    partners, cosines = match(w, truth)
+    matched = _unit_columns(w)[:, partners] * np.where(cosines < 0, -1.0, 1.0)
+    return np.asarray(np.linalg.norm(matched - _unit_columns(truth), axis=0))
 
 
 def support_f1(w: NDArray[Any], truth: NDArray[Any]) -> Float64:

@@ -33,6 +33,7 @@ PROBE_SIZE = 256
 SAMPLE_BYTES = 64 * MIB  # of a sample whose size is not asked for, if the rank allows
 RECOVERED = ("factorize-recover", "recover-factorize")
 CARRIED_ON = ("nmf", "semi-nmf")  # whose H is carried on over the surrogate, as a second candidate
+COMPARED = ("nmf", "semi-nmf", "cp")  # whose candidates are compared on rows kept out of the fit
 HELD_OUT = 8  # one row kept out for so many fitted,
 LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
 RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
@@ -316,7 +317,7 @@ def _sketch_sizes(rows: int, width: int, layout: Layout, settings: Settings) -> 
     if "rows" in METHODS_OF[kind] and method not in RECOVERED:
         chosen = max(50 * rank, 500, min(2000, rows // 10, SAMPLE_BYTES // (computed * width)))
         s = min(rows, chosen if one_sided else asked or chosen)
-        held_out = 0 if kind == "spca" else min(s, max(s // HELD_OUT, LEAST_HELD_OUT))
+        held_out = min(s, max(s // HELD_OUT, LEAST_HELD_OUT)) if kind in COMPARED else 0
         if s + held_out >= rows:  # every row is at hand: none need be kept out
             s, held_out = rows, 0
     # Where every row is in the sample and W comes from an exact pass, the surrogate knows nothing more.

@@ -91,7 +91,7 @@ class Settings:
             raise UsageError(f"--tol is {self.tol}; it must lie in [0, 1).")
         for name, word, allowed in (
             ("decomposition", self.decomposition, tuple(METHODS_OF)),
-            (f"--method of {self.decomposition}", self.method, METHODS_OF.get(self.decomposition, METHODS)),
+            ("--method", self.method, METHODS_OF.get(self.decomposition, METHODS)),
             ("--center", self.center, ("no", "columns", "rows")),
             ("--negatives", self.negatives, ("error", "allow")),
             ("--missing-chunks", self.missing_chunks, ("report", "error")),

@@ -7,7 +7,8 @@ from conftest import plant
 from dcf.factorization.base import sweep_until
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.pair import Dense, Pair
-from dcf.factorization.sparsest import SparsestNMF, column_noise, zero_fraction
+from dcf.factorization.sparsest import SparsestNMF
+from dcf.factorization.truncated import column_noise, zero_fraction
 from dcf.metrics import column_errors
 from dcf.solvers.gram_nnls import projected_gradient
 from dcf.types import Status

@@ -54,9 +54,11 @@ class Solves:
         """Time one more column."""
         start = time.perf_counter()
         solution = solver.recover(index, value, target)
-        self.seconds.append(time.perf_counter() - start)
+        elapsed = time.perf_counter() - start
+        if isinstance(solver, BasisPursuit) and solution.status is Status.max_iter_reached:
+            elapsed, self.cut_off = solver.time_limit, True
+        self.seconds.append(elapsed)
         self.errors.append(float(column_errors(solution.values[:, None], truth[:, None])[0]))
-        self.cut_off |= isinstance(solver, BasisPursuit) and solution.status is Status.max_iter_reached
 
     @property
     def each(self):
@@ -213,6 +215,7 @@ def plot(rows, path):
     )
     plt.switch_backend("Agg")
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    bottom = min(value(row) for *_, value in bars for row in rows) / 4
     places, width = np.arange(len(rows)), 0.2
     for j, (name, hatch, grey, value) in enumerate(bars):
         heights = [value(row) for row in rows]
@@ -220,13 +223,16 @@ def plot(rows, path):
         axes.bar(at, heights, width, label=name, hatch=hatch, color=grey, edgecolor="black", linewidth=0.8)
         for x, height, row in zip(at, heights, rows, strict=True):
             bound = "≥ " if j == 2 and row.signed.cut_off else ""
-            axes.annotate(bound + f"{height:.2g}" if height < 10 else bound + f"{height:.0f}", (x, height),
-                          (0, 3), textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+            axes.annotate(
+                bound + (f"{height:.2g}" if height < 10 else f"{height:.0f}"),
+                (x, bottom), (0, 4), textcoords="offset points", ha="center", fontsize=8,
+                bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "linewidth": 0.5},
+            )  # fmt: skip
     for name, marker, j, value in paper:
         axes.plot(places + (j - 1.5) * width, [value(row.place) for row in rows], marker, label=name,
                   markerfacecolor="white", markeredgecolor="black", markersize=8)  # fmt: skip
     axes.set_yscale("log")
-    axes.set_ylim(bottom=min(patch.get_height() for patch in axes.patches) / 3, top=axes.get_ylim()[1] * 3)
+    axes.set_ylim(bottom=bottom)
     axes.set_xticks(places, [f"{n:,} × {m}".replace(",", "\u202f") for n, m in (row.shape for row in rows)])
     axes.set_xlabel("shape of M, rows × columns")
     axes.set_ylabel("time (s), one thread")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcf.factorization.initialization import nndsvd, random_factors, random_rows
+from dcf.factorization.pair import trial_rows
 from dcf.factorization.unfolded import best_of_starts, carry_on
 from dcf.solvers.polyadic import Polyadic, khatri_rao
 
@@ -45,7 +46,8 @@ class HalsCP:
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return A (d, r) and H (r, Π n_j), both ≥ 0, rows of H of unit norm and rank one, m ≈ A H."""
-        return best_of_starts(m, self.model, self._starts, self.tol, self.max_iter, self.threads)
+        rows = trial_rows(m, self.rank)
+        return best_of_starts(m, rows, self.model, self._starts(rows), self.tol, self.max_iter, self.threads)
 
     def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
         """Return the factors of `m` (d, Π n_j) that are reached from H = `components` (r, Π n_j)."""

@@ -1,4 +1,4 @@
-"""Starts for H: NNDSVD, random mixtures of rows, random factors of a tensor."""
+"""Starts: NNDSVD and random mixtures of rows for H, random factors of a tensor, random rotations."""
 
 from collections.abc import Sequence
 
@@ -61,3 +61,10 @@ def random_factors(shape: Sequence[int], rank: int, seed: int, restart: int) -> 
     raw = np.random.Philox(key=[seed, (5 << 32) + restart]).random_raw(rank * sum(shape))
     entries = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
     return np.split(entries.reshape(-1, rank), np.cumsum(shape)[:-1])
+
+
+def random_rotation(rank: int, seed: int, restart: int) -> Float64:
+    """Return an orthogonal matrix (r, r): the Q of Gaussian numbers from the raw draws of `random_rows`."""
+    raw = np.random.Philox(key=[seed, (4 << 32) + restart]).random_raw(2 * rank * rank)
+    radius, angle = (raw >> np.uint64(11)).reshape(2, rank, rank) * 2.0**-53
+    return np.linalg.qr(np.sqrt(-2.0 * np.log1p(-radius)) * np.cos(2.0 * np.pi * angle))[0]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dcf.factorization.base import sweep_until
-from dcf.factorization.pair import Dense, Pair, carry, ranked_starts
-from dcf.factorization.stability import STARTS_COMPARED, stability
+from dcf.factorization.pair import Dense, Pair, best_of, starts_of
+from dcf.factorization.stability import stability
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
@@ -35,16 +33,10 @@ class HalsNMF:
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
-        if len(m) == 0:  # a sample of all-zero data has no rows
-            m = np.zeros((1, m.shape[1]))
-        trials, tried = ranked_starts(m, self.rank, self.restarts, self.tol, self.seed, self.threads)
-        compared = trials[:STARTS_COMPARED]
-        ended = carry(compared, self.tol, self.max_iter, self.threads)
-        trial = min(compared, key=Pair.objective)
-        others = [pair for pair in compared if pair is not trial]
-        tried += ended[compared.index(trial)][1]
-        result = self.carry_on(m, trial.components)
-        return replace(result, n_iter=tried + result.n_iter, stability=stability(trial, others))
+        trials = starts_of(m, self.rank, self.restarts, self.seed)
+        best, others, tried = best_of(trials, self.tol, self.max_iter, self.threads)
+        result = self.carry_on(m, best.components)
+        return replace(result, n_iter=tried + result.n_iter, stability=stability(best, others))
 
     def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
         """Return the factors of `m` (d, m) that are reached from H = `components` (r, m)."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dcf.factorization.initialization import random_factors
+from dcf.factorization.pair import trial_rows
 from dcf.factorization.unfolded import best_of_starts, carry_on
 from dcf.solvers.polyadic import Polyadic, khatri_rao
 
@@ -46,14 +47,15 @@ class OrthogonalizedALS:
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return A (d, r) and H (r, Π n_j), rows of H of unit norm and rank one, with m ≈ A H."""
+        rows, starts = trial_rows(m, self.rank), self._starts()
         return best_of_starts(
-            m, self.model, self._starts, self.tol, self.max_iter, self.threads, _ORTHOGONAL_SWEEPS
+            m, rows, self.model, starts, self.tol, self.max_iter, self.threads, _ORTHOGONAL_SWEEPS
         )
 
     def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
         """Return the factors of `m` (d, Π n_j) that are reached from H = `components` (r, Π n_j)."""
         return carry_on(m, self.model, components, self.tol, self.max_iter)
 
-    def _starts(self, rows: Real) -> list[Float64]:
+    def _starts(self) -> list[Float64]:
         each = range(self.restarts + 1)
         return [khatri_rao(random_factors(self.shape, self.rank, self.seed, i)) for i in each]

@@ -9,12 +9,13 @@ change when a component is scaled; rows of H are kept at unit norm, where it is 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import numpy as np
 
 from dcf.factorization.base import sweep_until
 from dcf.factorization.initialization import nndsvd, random_rows
+from dcf.factorization.stability import STARTS_COMPARED
 from dcf.solvers.gram_nnls import descend_rows, projected_gradient
 
 if TYPE_CHECKING:
@@ -118,16 +119,52 @@ class Pair:
         return float(np.sqrt(max(squared, 0.0) / self.m.squared_norm))
 
 
-def ranked_starts(
-    m: Real, rank: int, restarts: int, tol: float, seed: int, threads: int
-) -> tuple[list[Pair], int]:
-    """Return the starts, tried on some of the rows for a few sweeps, best first, and the sweeps."""
+class Start(Protocol):
+    """A factorization on its way from one of several starts."""
+
+    @property
+    def components(self) -> Float64:
+        """H (r, m)."""
+
+    def sweep(self) -> float:
+        """Update the factors; return the KKT ratio of the point it started from."""
+
+    def objective(self) -> float:
+        """Return ‖M − WH‖_F / ‖M‖_F."""
+
+
+S = TypeVar("S", bound=Start)
+
+
+def trial_rows(m: Real, rank: int) -> Real:
+    """Return the rows of `m` (d, m) that starts are tried on, at most 500 (or 10 r)."""
+    if len(m) == 0:  # a sample of all-zero data has no rows
+        m = cast("Real", np.zeros((1, m.shape[1])))
     step = -(-len(m) // max(_TRIAL_ROWS, 10 * rank))
-    rows = cast("Real", np.ascontiguousarray(m[::step]))
+    return cast("Real", np.ascontiguousarray(m[::step]))
+
+
+def starts_of(m: Real, rank: int, restarts: int, seed: int) -> list[Pair]:
+    """Return the starts of NMF, on some of the rows: NNDSVD, and random ones."""
+    rows = trial_rows(m, rank)
     starts = [nndsvd(rows, rank), *(random_rows(rows, rank, seed, i) for i in range(restarts))]
-    trials = [Pair(Dense(rows), start) for start in starts]
-    used = max(n_iter for _, n_iter, _ in carry(trials, tol, _TRIAL_SWEEPS, threads))
-    return sorted(trials, key=Pair.objective), used
+    return [Pair(Dense(rows), start) for start in starts]
+
+
+def ranked(trials: Sequence[S], tol: float, max_iter: int, threads: int) -> tuple[list[S], int]:
+    """Try the starts for a few sweeps; return them, best first, and the sweeps."""
+    used = max(n_iter for _, n_iter, _ in carry(trials, tol, min(_TRIAL_SWEEPS, max_iter), threads))
+    return sorted(trials, key=lambda trial: trial.objective()), used
+
+
+def best_of(trials: Sequence[S], tol: float, max_iter: int, threads: int) -> tuple[S, list[S], int]:
+    """Carry the best starts to `tol`; return the best of these, the others, and the sweeps."""
+    trials, used = ranked(trials, tol, max_iter, threads)
+    compared = trials[:STARTS_COMPARED]
+    ended = carry(compared, tol, max_iter, threads)
+    best = min(compared, key=lambda trial: trial.objective())
+    others = [trial for trial in compared if trial is not best]
+    return best, others, used + ended[compared.index(best)][1]
 
 
 def carry(

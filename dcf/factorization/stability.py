@@ -22,26 +22,28 @@ if TYPE_CHECKING:
 class Rival(Protocol):
     """A factorization from one of the starts."""
 
-    components: Float64
+    @property
+    def components(self) -> Float64:
+        """H (r, m)."""
 
     def objective(self) -> float:
-        """Return ‖M − WH‖_F / ‖M‖_F."""
+        """Return what the starts are to minimise; less than `AS_GOOD` between them is no difference."""
 
 
 # So many of the best starts are carried to the end.
 STARTS_COMPARED = 3
-# A start that leaves so much more of the norm of the data unexplained is a worse answer, not another.
+# A start that leaves so much more of the norm of the data unexplained is a worse answer, not another;
+# likewise one that finds so many nats a row less of sparsity.
 AS_GOOD = 0.01
 
 
-def stability(best: Rival, others: Sequence[Rival], up_to_sign: bool = False) -> Float64 | None:
+def stability(best: Rival, others: Sequence[Rival]) -> Float64 | None:
     """Return the least cosine of each component of `best` to its partner in every start that fits as well.
 
-    (r,), or None where no other start leaves at most 0.01 of the norm more unexplained.
-    With `up_to_sign` h and −h are the same component (signed factors share out their signs freely).
+    (r,), up to the sign of components, or None where the objective of no other start is within 0.01.
     """
     rivals = [other for other in others if other.objective() <= best.objective() + AS_GOOD]
     if not rivals:
         return None
-    cosines = [match(rival.components.T, best.components.T, up_to_sign)[1] for rival in rivals]
-    return np.asarray(np.min(cosines, axis=0))
+    cosines = [match(rival.components.T, best.components.T)[1] for rival in rivals]
+    return np.asarray(np.min(np.abs(cosines), axis=0))

@@ -13,18 +13,18 @@ exactly this costs a product only where it fails.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcf.factorization.base import sweep_until
-from dcf.factorization.pair import Dense, carry
-from dcf.factorization.stability import STARTS_COMPARED, stability
+from dcf.factorization.pair import Dense, best_of
+from dcf.factorization.stability import stability
 from dcf.solvers.polyadic import ModeProblems, khatri_rao, orthonormal, split, unit_columns
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dcf.factorization.pair import Factorable
     from dcf.solvers.polyadic import Polyadic
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _INNER_SWEEPS = 3
 _INNER_RATIO = 0.1
-_TRIAL_SWEEPS = 20
-_TRIAL_ROWS = 500
 # β of the extrapolation: where it starts, and what a success and a failure make of it.
 _MOMENTUM = 0.5
 _FASTER = 1.2
@@ -119,30 +117,22 @@ class Unfolded:
 
 def best_of_starts(
     m: Real,
+    rows: Real,
     model: Polyadic,
-    starts: Callable[[Real], Sequence[Float64]],
+    starts: Sequence[Float64],
     tol: float,
     max_iter: int,
     threads: int,
     orthogonal_sweeps: int = 0,
 ) -> FactorizationResult:
-    """Return A (d, r) and H (r, Π n_j), rows of unit norm: the best start on some rows, then on all of `m`.
+    """Return A (d, r) and H (r, Π n_j), rows of unit norm: the best start on `rows`, then on all of `m`.
 
-    `starts` makes them, each an H, from the rows that they are tried on.
+    starts : an H (r, Π n_j) each.
     """
-    if len(m) == 0:  # a sample of all-zero data has no rows
-        m = np.zeros((1, m.shape[1]))
-    rows = cast("Real", np.ascontiguousarray(m[:: -(-len(m) // _TRIAL_ROWS)]))
-    tried = [Unfolded(Dense(rows), model, start, orthogonal_sweeps) for start in starts(rows)]
-    used = max(n_iter for _, n_iter, _ in carry(tried, tol, min(_TRIAL_SWEEPS, max_iter), threads))
-    compared = sorted(tried, key=Unfolded.objective)[:STARTS_COMPARED]
-    ended = carry(compared, tol, max_iter, threads)
-    best = min(compared, key=Unfolded.objective)
-    others = [start for start in compared if start is not best]
-    used += ended[compared.index(best)][1]
+    trials = [Unfolded(Dense(rows), model, start, orthogonal_sweeps) for start in starts]
+    best, others, tried = best_of(trials, tol, max_iter, threads)
     result = carry_on(m, model, best.components, tol, max_iter)
-    agreement = stability(best, others, up_to_sign=not model.nonnegative)
-    return replace(result, n_iter=used + result.n_iter, stability=agreement)
+    return replace(result, n_iter=tried + result.n_iter, stability=stability(best, others))
 
 
 def carry_on(m: Real, model: Polyadic, components: Float64, tol: float, max_iter: int) -> FactorizationResult:

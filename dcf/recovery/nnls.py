@@ -4,7 +4,8 @@ For 0/1 P with p ones a column, ``1ᵀP = p 1ᵀ``: every feasible point has the
 plain nonnegative least squares *is* the ℓ1 programme of Sharan et al. 2019 (Slawski & Hein 2013;
 Kueng & Jung 2018). Coordinate descent on the index form of P keeps the residual up to date; a
 bucket that is zero forces the items in it to zero, which starts the active set, and items that
-violate the KKT conditions come back. `descend` also takes an ℓ1 weight for each item.
+violate the KKT conditions come back. `descend` also takes an ℓ1 weight for each item, and columns of
+any sign.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def _sweep(
     residual: Float64,
     sweeps: int,
     tol: float,
+    signed: bool,
 ) -> int:
     """Sweep the active items until the largest gradient step is ≤ `tol`; return the sweeps."""
     p = index.shape[1]
@@ -41,6 +43,8 @@ def _sweep(
                 gradient += value[item, k] * residual[index[item, k]]
                 curvature += value[item, k] * value[item, k]
             updated = max(0.0, w[item] + gradient / curvature)
+            if signed and updated == 0.0:
+                updated = min(0.0, w[item] + (gradient + 2.0 * penalty[item]) / curvature)
             step = updated - w[item]
             if step != 0.0:
                 w[item] = updated
@@ -63,17 +67,25 @@ def _residual(index: Index, value: Float64, w: Float64, target: Float64, residua
 
 
 @kernel
-def _gradient(
-    index: Index, value: Float64, residual: Float64, penalty: Float64, w: Float64, out: Float64
+def _violations(
+    index: Index, value: Float64, residual: Float64, penalty: Float64, w: Float64, signed: bool, out: Float64
 ) -> float:
-    """Write Pᵀ residual − λ into `out` (n,); return the largest KKT violation of w."""
+    """Write the KKT violation of every item into `out` (n,); return the largest.
+
+    Of an item at zero it is below zero where the item wants to stay.
+    """
     violation = 0.0
     for item in range(index.shape[0]):
-        total = -penalty[item]
+        total = 0.0 if signed else -penalty[item]
         for k in range(index.shape[1]):
             total += value[item, k] * residual[index[item, k]]
-        out[item] = total
-        violation = max(violation, abs(total) if w[item] > 0.0 else total)
+        if signed:
+            if w[item] != 0.0:
+                total -= np.copysign(penalty[item], w[item])
+            else:
+                total = abs(total) - penalty[item]
+        out[item] = abs(total) if w[item] != 0.0 else total
+        violation = max(violation, out[item])
     return violation
 
 
@@ -94,7 +106,7 @@ def _all_buckets_positive(index: Index, target: Float64, out: Index) -> int:
 def bucket_sums(index: Index, value: Float64, target: Float64) -> Float64:
     """Return Pᵀ w̃ (n,)."""
     nothing, out = np.zeros(len(index)), np.empty(len(index))
-    _gradient(index, value, target, nothing, nothing, out)
+    _violations(index, value, target, nothing, nothing, False, out)
     return out
 
 
@@ -106,30 +118,31 @@ def descend(
     w: Float64,
     tol: float,
     max_iter: int,
+    signed: bool = False,
 ) -> tuple[int, float, Float64]:
-    """Bring w (n,) ≥ 0 to the minimum of ½ ‖P w − w̃‖² + λᵀ w, in place, from where it is.
+    """Bring w (n,) to the minimum of ½ ‖P w − w̃‖² + Σ_i λ_i |w_i|, in place, from where it is.
 
     index, value : (n, p), P in index form; target : (d,), w̃; penalty : (n,), λ; tol : the largest
-    KKT violation that remains, in units of Pᵀ w̃. Returns the sweeps made, the violation and the
-    residual w̃ − P w (d,).
+    KKT violation that remains, in units of Pᵀ w̃; signed : whether w may be negative, else w ≥ 0.
+    Returns the sweeps made, the violation and the residual w̃ − P w (d,).
     """
     n = len(index)
-    residual, gradient = np.empty_like(target), np.empty(n)
+    residual, violations = np.empty_like(target), np.empty(n)
     cold, used = not w.any(), 0
     while True:
         _residual(index, value, w, target, residual)  # drops the rounding that updates pile up
-        violation = float(_gradient(index, value, residual, penalty, w, gradient))
+        violation = float(_violations(index, value, residual, penalty, w, signed, violations))
         if violation <= tol or used >= max_iter:
             return used, violation, residual
-        if cold and used == 0:
+        if cold and used == 0 and not signed:
             # Of an empty column nearly every item wants to come in; most have a bucket that is empty.
             active = np.empty(n, np.int64)
             active = active[: _all_buckets_positive(index, target, active)]
         else:
             # Items at zero that want to stay there leave the active set; violators come back.
-            active = np.flatnonzero((w > 0.0) | (gradient > 0.1 * tol))
+            active = np.flatnonzero((w != 0.0) | (violations > 0.1 * tol))
         budget = min(_SWEEPS_PER_CHECK, max_iter - used)
-        used += int(_sweep(active, index, value, penalty, w, residual, budget, 0.1 * tol))
+        used += int(_sweep(active, index, value, penalty, w, residual, budget, 0.1 * tol, signed))
 
 
 @dataclass(frozen=True)
@@ -159,5 +172,5 @@ class NonnegativeRecovery:
 
 
 def without_noise(noise: float) -> NonnegativeRecovery:
-    """Return the solver for a column of which no noise is known; `noise` plays no part."""
+    """Return the solver that asks for no noise, of any: `noise` plays no part."""
     return NonnegativeRecovery()

@@ -1,14 +1,15 @@
-"""Nonnegative sparse recovery of one column from a sketch whose noise is known.
+"""Sparse recovery of one column, nonnegative or of any sign, from a sketch whose noise is known.
 
-    minimise  ½ ‖P w − w̃‖² + Σ_i λ_i w_i   over  w ≥ 0,   λ_i = λ₀ ε₀ / (w_i + ε)
+    minimise  ½ ‖P w − w̃‖² + Σ_i λ_i |w_i|   over  w ≥ 0 or all w,   λ_i = λ₀ ε₀ / (|w_i| + ε)
 
 Reweighted ℓ1 (Candès, Wakin & Boyd 2008): every round takes its weights from the last, while ε goes
 down to ε₀, so that what is large is hardly penalised and what is small has to explain more than the
-noise does. It stands for Σ log(w_i + ε₀), and finds the sparser of columns that explain w̃ equally
-well, where ℓ1 cannot tell them apart: for 0/1 P they all have the same ℓ1 norm.
+noise does. It stands for Σ log(|w_i| + ε₀), and finds the sparser of columns that explain w̃ equally
+well, where ℓ1 cannot tell them apart: for 0/1 P all nonnegative ones have the same ℓ1 norm.
 
-Nonnegative least squares on the support that remains takes out the shrinkage. That is done first as
-if the noise were large, which moves the column fast to a sparse one, then at lower and lower levels.
+Least squares on the support that remains, nonnegative where w is, takes out the shrinkage. That is
+done first as if the noise were large, which moves the column fast to a sparse one, then at lower and
+lower levels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dcf.recovery.lasso import Lasso
 from dcf.recovery.nnls import NonnegativeRecovery, descend
 from dcf.types import ColumnSolution, Float64, Index, Status
 
@@ -26,6 +28,11 @@ _SMOOTHING = np.geomspace(0.2, 0.02, 8)
 # λ₀ is twice σ √(2 p ln n), the size of the largest of n gradients of noise alone. At that size
 # itself an item or two of every column is admitted that only explains noise.
 _STRENGTH = 2.0
+# Without the sign ℓ1 says less, and as few rounds end in other columns where there are many nonzeros:
+# noiseless d = 400, n = 2000, k = 140 in 1 and 7 of 10 seeds (±(0.2 + Exp), Gaussian) against 6 and 9.
+_SIGNED_SMOOTHING = np.geomspace(0.2, 0.02, 24)
+# So many rounds bring every item to its limit, which may be lower for the same support.
+_SIGNED_STRENGTH = 1.7
 # The least noise, over the size of an entry, that the first rounds assume: weights much smaller than
 # the entries would move the column too slowly from where plain least squares leaves it.
 _COARSEST = 0.01
@@ -45,32 +52,38 @@ class ReweightedRecovery:
     noise: float
     """σ, standard deviation of an entry of w̃"""
     max_iter: int = 20_000
-    """most sweeps over the active set, in all rounds together; as many for the NNLS of each level"""
+    """most sweeps over the active set, in all rounds together; as many for the least squares of each level"""
+    signed: bool = False
+    """whether the column may have negative entries"""
 
     def recover(self, index: Index, value: Float64, target: Float64) -> ColumnSolution:
-        """Return the sparse column w (n,) ≥ 0 with P w ≈ w̃.
+        """Return the sparse column w (n,) with P w ≈ w̃.
 
         index, value : (n, p), P in index form; target : (d,), w̃, whose zeros may carry noise of
         either sign.
         """
         n, w = len(index), np.zeros(len(index))
+        least_squares: Lasso | NonnegativeRecovery = NonnegativeRecovery(max_iter=self.max_iter)
+        if self.signed:
+            least_squares = Lasso(0.0, max_iter=self.max_iter)
         if not target.any():
             return ColumnSolution(w, Status.converged, 0, 0.0, 0.0)
         size = float(target @ target / np.abs(target).sum())
-        gain = _STRENGTH * np.sqrt(2.0 * float(np.square(value).sum()) / n * np.log1p(n))
+        strength, smoothing = _STRENGTH, _SMOOTHING
+        if self.signed:
+            strength, smoothing = _SIGNED_STRENGTH, _SIGNED_SMOOTHING
+        gain = strength * np.sqrt(2.0 * float(np.square(value).sum()) / n * np.log1p(n))
         last = max(self.noise, _FINEST * size)
-        noise, smoothing, used = max(last, _COARSEST * size), _SMOOTHING, 0
+        noise, used = max(last, _COARSEST * size), 0
         while True:
             tol = _ROUND_TOL * noise
             for epsilon in smoothing * size:
-                penalty = gain * noise * _SMOOTHING[-1] * size / (w + epsilon)
+                penalty = gain * noise * _SMOOTHING[-1] * size / (np.abs(w) + epsilon)
                 left = max(1, self.max_iter - used)
-                n_iter, violation, _ = descend(index, value, target, penalty, w, tol, left)
+                n_iter, violation, _ = descend(index, value, target, penalty, w, tol, left, self.signed)
                 used += n_iter
             support = np.flatnonzero(w)
-            exact = NonnegativeRecovery(max_iter=self.max_iter).recover(
-                index[support], value[support], target
-            )
+            exact = least_squares.recover(index[support], value[support], target)
             w[support] = exact.values
             used += exact.n_iter
             if noise == last or used >= self.max_iter:

@@ -81,7 +81,7 @@ class _NonnegativeComponents(Model):
         return _ratio(projected_gradient(np.ascontiguousarray(linear.T), gram, columns), linear)
 
 
-class _FreeComponents(Model):
+class FreeComponents(Model):
     """H of any sign."""
 
     def components(self, linear: Float64, gram: Float64, start: Float64) -> Float64:
@@ -116,7 +116,7 @@ class SemiNonnegative(_NonnegativeComponents):
 
 
 @dataclass(frozen=True)
-class Unconstrained(_FreeComponents):
+class Unconstrained(FreeComponents):
     """Any W and H: least squares, whose answer is the truncated SVD."""
 
     nonnegative_weights = False
