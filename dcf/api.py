@@ -18,8 +18,9 @@ from dcf.errors import BudgetError, UsageError
 from dcf.job import Job
 from dcf.kinds import model_of, recovery_of
 from dcf.pipeline import Pipeline
-from dcf.plan import MIB, Plan, make_plan
+from dcf.plan import Plan, make_plan
 from dcf.settings import IN_MEMORY, Settings
+from dcf.sizes import MIB
 from dcf.solvers.shared import single_blas_thread
 from dcf.stages import STAGES, tidy
 from dcf.storage.run import SCHEMA, RunGroup

@@ -12,7 +12,7 @@ from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
 from dcf.factorization.truncated import Truncated, column_noise, zero_fraction
 from dcf.kinds import Comparable
-from dcf.plan import CARRIED_ON, COMPARED
+from dcf.sizes import CARRIED_ON, COMPARED
 from dcf.sketch.range import Surrogate, SurrogateRows
 from dcf.sketch.rows import spared
 from dcf.types import Status

@@ -106,6 +106,11 @@ def advise(
         return f"A {what} of {had} rows was too small; about {wanted} should do: --sketch-size {wanted}" + (
             ", or --resketch to let a run take them in one more pass." if not settings.resketch else "."
         )
+    if plan.slices != plan.others and settings.refine == 1:
+        return (
+            "The first exact pass solved the factor of the compressed mode from a part of the others; one more"
+            " (--refine 2) solves it from all."
+        )
     reachable = min(evidence.get("held_out", {"": np.inf}).values())
     if certificate.kind == "estimated" and certificate.value > max(WORTH_A_PASS * reachable, ROUNDING):
         return (

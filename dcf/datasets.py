@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dcf.solvers.polyadic import khatri_rao
 from dcf.storage.run import allocate_plain
 
 if TYPE_CHECKING:
@@ -78,3 +79,44 @@ def planted_nmf(
             written += step * m * 4
             progress(min(written, n * m * 4))
     return Planted(Path(path), h, float(np.sqrt(squared_error / squared_norm)))
+
+
+@dataclass(frozen=True)
+class PlantedTensor:
+    """A planted tensor on disk and the truth behind it."""
+
+    path: Path
+    """the Zarr array"""
+    factors: tuple[Float64, ...]
+    """a factor (n_k, r) for each mode"""
+    noise_floor: float
+    """‖T − Σ a ∘ b ∘ …‖_F / ‖T‖_F of the planted factors"""
+
+
+def planted_cp(
+    path: str | Path,
+    shape: tuple[int, ...],
+    rank: int,
+    *,
+    density: float = 0.5,
+    noise: float = 0.05,
+    seed: int = 0,
+    chunk_rows: int = 4096,
+) -> PlantedTensor:
+    """Write T = (Σ_k a_k ∘ b_k ∘ …) · (1 + noise · N(0, 1)), entrywise, float32, to a new array at `path`.
+
+    Factors are nonnegative, `density` of the entries of each nonzero.
+    """
+    draw = np.random.Generator(np.random.Philox(key=[seed, 4]))
+    factors = tuple(draw.exponential(size=(n, rank)) * (draw.random((n, rank)) < density) for n in shape)
+    h = khatri_rao(factors[1:]).astype(np.float32)
+    array = allocate_plain(path, shape, (min(chunk_rows, shape[0]), *shape[1:]), "float32")
+    squared_error = squared_norm = 0.0
+    for start in range(0, shape[0], chunk_rows):
+        exact = factors[0][start : start + chunk_rows].astype(np.float32) @ h
+        generator = np.random.Generator(np.random.SFC64([seed, 5, start]))
+        error = np.float32(noise) * exact * generator.standard_normal(exact.shape, dtype=np.float32)
+        array[start : start + chunk_rows] = (exact + error).reshape(-1, *shape[1:])
+        squared_error += float(np.vdot(error, error))
+        squared_norm += float(np.square(exact + error, dtype=np.float64).sum())
+    return PlantedTensor(Path(path), factors, float(np.sqrt(squared_error / squared_norm)))

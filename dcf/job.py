@@ -10,8 +10,16 @@ import numpy as np
 from dcf.errors import UsageError
 from dcf.factorization.truncated import LEAST_ZEROS
 from dcf.kinds import model_of, row_factorizer, sketch_factorizer
-from dcf.plan import mean_of
-from dcf.sketch.projections import CountSketch, Gaussian, GaussianWithOnes, Role, SparseBinary, SparseSign
+from dcf.sizes import mean_of
+from dcf.sketch.projections import (
+    CountSketch,
+    Gaussian,
+    GaussianWithOnes,
+    Role,
+    SparseBinary,
+    SparseSign,
+    sample_of,
+)
 from dcf.stages import timed
 from dcf.storage.run import OneColumn, Transposed
 from dcf.storage.source import LessMeans
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
     from dcf.solvers.models import Model
     from dcf.storage.run import RunGroup
     from dcf.storage.source import ArraySource
-    from dcf.types import Block, BlockSource, Float64, Journal, Reporter, RowStore, Workers
+    from dcf.types import Block, BlockSource, Float64, Index, Journal, Reporter, RowStore, Workers
 
 
 def what_is_left(squared_norm: float, squared_means: float) -> float:
@@ -90,6 +98,18 @@ class Job:
     def corange(self) -> SparseSign:
         """Ψ (l, n)."""
         return SparseSign(self.settings.seed, self.plan.corange_size, 2, Role.corange)
+
+    @cached_property
+    def columns(self) -> Index | None:
+        """The columns of M that the sketches see, where modes besides the first are sampled; None for all."""
+        plan = self.plan
+        if plan.slices == plan.others:
+            return None
+        kept = [
+            sample_of(self.settings.seed, mode, size, count)
+            for mode, (size, count) in enumerate(zip(plan.others, plan.slices, strict=True))
+        ]
+        return np.ravel_multi_index(np.ix_(*kept), plan.others).ravel()
 
     @property
     def model(self) -> Model:

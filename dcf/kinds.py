@@ -16,9 +16,9 @@ from dcf.factorization.sparse_pca import SparsePCA
 from dcf.factorization.sparsest import SparsestNMF
 from dcf.factorization.svd import TruncatedSVD
 from dcf.factorization.unclipped import Unclipped
-from dcf.plan import mean_of
 from dcf.recovery.nnls import without_noise
 from dcf.recovery.reweighted import ReweightedRecovery
+from dcf.sizes import mean_of
 from dcf.solvers.models import Nonnegative, RowCentred, SemiNonnegative, Unconstrained
 from dcf.solvers.polyadic import Polyadic
 from dcf.solvers.sparse_weights import SparseWeights
@@ -71,7 +71,7 @@ def row_factorizer(settings: Settings, plan: Plan, threads: int) -> Factorizer:
             return TruncatedSVD(settings.rank)
         case "cp":
             tensor = OrthogonalizedALS if settings.signed else HalsCP
-            return tensor(shape=plan.others, **common)
+            return tensor(shape=plan.slices, **common)
         case "spca":
             return SparsePCA(**common)
         case "semi-nmf":

@@ -78,10 +78,11 @@ class Pipeline:
             negatives_allowed=self.settings.negatives == "allow",
             absence_allowed=self.settings.missing_chunks == "report",
             sums_columns=self.job.mean_of == "columns",
+            columns=self.job.columns,
         )
         if plan.method == "full":
             return self._read_whole(recipe)
-        like = compression.empty_sketch(recipe, plan.width).to_arrays(recipe.sample_capacity)
+        like = compression.empty_sketch(recipe, plan.sketch_width).to_arrays(recipe.sample_capacity)
         journal = self.run.journal("sketch", len(plan.sketch_blocks), like)
         rows = self.job.allocate_once("stages/range") if plan.range_size else None
         with self.job.stage("sketch", journal, plan.sketch_blocks):
@@ -158,6 +159,7 @@ class Pipeline:
             if number == self.settings.refine:
                 factor = self.job.allocate_once("stages/weights")
             components = self.run.complete(f"stages/components_{number - 1}")
+            columns = self.job.columns if number == 1 else None  # a first pass finds H in full
             with self.job.stage(f"refine {number}", journal, plan.refine_blocks):
                 graph = alternating.refine(
                     self.job.centred_source,
@@ -169,10 +171,14 @@ class Pipeline:
                     journal,
                     plan.refine_blocks,
                     plan.most_tasks,
+                    columns,
                 )
                 sums = self.workers.compute(graph)
-            before = components[:].astype(np.float64)
-            updated, squared_error = alternating.update_components(self.job.model, sums, before)
+            if columns is None:
+                before = components[:].astype(np.float64)
+                updated, squared_error = alternating.update_components(self.job.model, sums, before)
+            else:
+                updated, squared_error = alternating.first_components(self.job.model, sums)
             self.run.put(f"stages/components_{number}", updated.astype(plan.dtype))
             self.run.put("stages/gram", sums.gram)
             record = self.run.record

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcf.errors import BudgetError, UsageError
-from dcf.settings import IN_MEMORY, METHODS_OF
+from dcf.settings import IN_MEMORY
+from dcf.sizes import MIB, RANGE_BYTES, carried_of, compressed_axes, sketch_sizes, slices_of
 from dcf.solvers.reduction import subtree_size
 from dcf.types import Block, Layout
 
 if TYPE_CHECKING:
     from dcf.settings import Settings
 
-MIB = 2**20
 TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its products
 STRIPE_BYTES = 16 * MIB  # enough to hide the cost of a read call behind its decoding
 BLOCK_BYTES = 64 * MIB  # least work of a block, so that its journal entry costs nothing
@@ -30,14 +30,6 @@ READ_PER_JOURNAL_BYTE = 20
 TASKS_PER_WORKER = 20
 MOST_CHUNKS_IN_FLIGHT = 4
 PROBE_SIZE = 256
-SAMPLE_BYTES = 64 * MIB  # of a sample whose size is not asked for, if the rank allows
-RECOVERED = ("factorize-recover", "recover-factorize")
-CARRIED_ON = ("nmf", "semi-nmf")  # whose H is carried on over the surrogate, as a second candidate
-COMPARED = ("nmf", "semi-nmf", "cp")  # whose candidates are compared on rows kept out of the fit
-HELD_OUT = 8  # one row kept out for so many fitted,
-LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
-RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
-RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
 CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 6q
 MOST_SWEEPS = 40
 # A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
@@ -59,6 +51,8 @@ class Plan:
     """m, entries of the other axes together"""
     others: tuple[int, ...]
     """entries along each of the other axes, in their order"""
+    slices: tuple[int, ...]
+    """entries along each of them that the sketches see: all, or a sample of a tensor's second modes"""
     rank: int
     """r, components"""
     carried: int
@@ -117,6 +111,11 @@ class Plan:
         return blocks_of(self.rows, self.refine_block_rows)
 
     @property
+    def sketch_width(self) -> int:
+        """Entries of a row that the sketches see."""
+        return math.prod(self.slices)
+
+    @property
     def range_bytes(self) -> int:
         """Bytes of Z (n, q) in the run group."""
         return self.rows * self.range_size * np.dtype(self.dtype).itemsize
@@ -153,7 +152,7 @@ def make_plan(
     """
     if workers < 1:
         raise UsageError(f"--workers is {workers}; it must be a whole number from 1 on.")
-    axis = _compressed_axis(layout, settings)
+    axis, *sampled = compressed_axes(layout, settings)
     others = layout.shape[:axis] + layout.shape[axis + 1 :]
     rows, width = layout.shape[axis], math.prod(others)
     if settings.decomposition != "cp" and settings.rank > min(rows, width):
@@ -162,10 +161,12 @@ def make_plan(
             f" {layout.shape[0]} x {layout.shape[1]} source."
         )
     method = settings.method
-    d, s, held_out, q = _sketch_sizes(rows, width, layout, settings)
-    carried = _carried(axis, settings, q)
+    slices = slices_of(axis, sampled, layout, settings)
+    seen = math.prod(slices)
+    d, s, held_out, q = sketch_sizes(rows, seen, layout, settings)
+    carried = carried_of(axis, settings, q)
     computed = 8 if layout.compute_dtype == "float64" else 4
-    corange = max(2 * q + 1, min(6 * q, CORANGE_BYTES // (computed * width))) if q else 0
+    corange = max(2 * q + 1, min(6 * q, CORANGE_BYTES // (computed * seen))) if q else 0
 
     row_bytes = width * layout.itemsize
     chunk_rows = min(layout.chunks[axis], rows)
@@ -173,8 +174,8 @@ def make_plan(
     stripe_rows = chunk_rows * max(1, STRIPE_BYTES // (chunk_rows * row_bytes))
     stripe_rows = min(stripe_rows, -(-rows // chunk_rows) * chunk_rows)
     tile_rows = max(8, TILE_BYTES // (width * computed))
-    sample_bytes = (s + held_out + 1) * (width * computed + 16) if s else 0
-    sketch_bytes = 8 * (width * (PROBE_SIZE + d) + q * q) + computed * width * corange + sample_bytes
+    sample_bytes = (s + held_out + 1) * (seen * computed + 16) if s else 0
+    sketch_bytes = 8 * (seen * (PROBE_SIZE + d) + q * q) + computed * seen * corange + sample_bytes
     sums_bytes = 8 * carried * (width + carried)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
     range_chunk_rows = stored_rows * _largest_divisor(
@@ -217,7 +218,7 @@ def make_plan(
         driver = DRIVER_BASE + dense + exact + 2 * sketch_bytes + 32 * MIB
     else:
         factorized = max(2 * d, 3 * (s + held_out) + 3 * q + corange)
-        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * width * (factorized + 8 * carried)
+        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * (seen * factorized + 8 * width * carried)
     largest = max(stages, key=lambda stage: sum(stages[stage].values()))
     task = sum(stages[largest].values())
     layers = [-(-n // c) for n, c in zip(layout.shape, layout.chunks, strict=True)]
@@ -236,6 +237,7 @@ def make_plan(
         rows=rows,
         width=width,
         others=others,
+        slices=slices,
         rank=settings.rank,
         carried=carried,
         dtype=layout.compute_dtype,
@@ -268,64 +270,6 @@ def make_plan(
     )
     _refuse_what_does_not_fit(plan, layout, largest, stages[largest])
     return plan
-
-
-def _compressed_axis(layout: Layout, settings: Settings) -> int:
-    """Return the axis of the long factor: the longest, or the one asked for."""
-    if settings.axis == "longest":
-        return layout.shape.index(max(layout.shape))
-    axis = int(settings.axis)
-    if axis >= len(layout.shape):
-        raise UsageError(f"--axis is {axis}; SOURCE has the axes 0 to {len(layout.shape) - 1}.")
-    return axis
-
-
-def _carried(axis: int, settings: Settings, range_size: int) -> int:
-    """Return how many components the passes carry.
-
-    An exact pass is a step of subspace iteration: all the directions that the sketch knows go along, and
-    the leading ones are taken at the end. Means of the rows that are taken out are one more.
-    """
-    if settings.decomposition != "svd":
-        return settings.rank
-    size = range_size if range_size and settings.refine else settings.rank
-    return size + (mean_of(axis, settings) == "rows")
-
-
-def mean_of(axis: int, settings: Settings) -> str:
-    """Return whose means are taken out of M, the compressed axis first: no, its columns' or its rows'."""
-    turned = {"no": "no", "columns": "rows", "rows": "columns"}
-    return settings.center if axis == 0 else turned[settings.center]
-
-
-def _sketch_sizes(rows: int, width: int, layout: Layout, settings: Settings) -> tuple[int, int, int, int]:
-    """Return (d, s, rows held out of the sample, q): which sketches a method takes, and their sizes."""
-    method, kind = settings.method, settings.decomposition
-    rank, asked, one_pass = settings.rank, settings.sketch_size, settings.refine == 0
-    if method == "full":
-        return 0, 0, 0, 0
-    if asked is not None and asked < rank:
-        raise UsageError(f"--sketch-size is {asked}, below the rank {rank}; take at least {2 * rank}.")
-    d = s = held_out = q = 0
-    computed = 8 if layout.compute_dtype == "float64" else 4
-    recovers = "factorize-recover" in METHODS_OF[kind]
-    one_sided = method in RECOVERED or (method == "auto" and one_pass and recovers)
-    if one_sided:
-        d = asked or max(20 * rank, min(rows // 10, 128 * MIB // (8 * width)))
-        if settings.nnz_per_column > d:
-            raise UsageError(f"--nnz-per-column is {settings.nnz_per_column}, above the sketch size {d}.")
-    if "rows" in METHODS_OF[kind] and method not in RECOVERED:
-        chosen = max(50 * rank, 500, min(2000, rows // 10, SAMPLE_BYTES // (computed * width)))
-        s = min(rows, chosen if one_sided else asked or chosen)
-        held_out = min(s, max(s // HELD_OUT, LEAST_HELD_OUT)) if kind in COMPARED else 0
-        if s + held_out >= rows:  # every row is at hand: none need be kept out
-            s, held_out = rows, 0
-    # Where every row is in the sample and W comes from an exact pass, the surrogate knows nothing more.
-    second = kind in CARRIED_ON and held_out
-    if method == "range" or (method == "auto" and (second or one_pass or not s)):
-        affordable = max(width // RANGE_SHARE, RANGE_BYTES // (rows * computed))
-        q = min(width, max(2 * rank + 1, min(4 * rank + 1, affordable)))
-    return d, s, held_out, q
 
 
 def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:

@@ -17,6 +17,7 @@ FLOORS = {
     "solvers": 2,
     "metrics": 2,
     "canonical": 2,
+    "sizes": 2,
     **dict.fromkeys([*ROOMS, "storage", "plan"], 3),
     "certificate": 4,
     "datasets": 4,

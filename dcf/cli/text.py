@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dcf.plan import MIB, Plan
+from dcf.sizes import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dcf.plan import Plan
 
 
 def gigabytes(size: float) -> str:
@@ -37,7 +42,10 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
         else "",
         f"probe of {plan.probe_size} rows"
         if plan.method != "full"
-        else "none: the matrix itself is factorized",
+        else "none: the array itself is factorized",
+        f"all of {_by(plan.slices)} of the {_by(plan.others)} entries of the other modes"
+        if plan.slices != plan.others
+        else "",
     ]
     blocks = []
     if plan.method != "full":
@@ -59,7 +67,7 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
     ]
 
 
-def _by(sizes: list[int]) -> str:
+def _by(sizes: Sequence[int]) -> str:
     return " x ".join(str(size) for size in sizes)
 
 

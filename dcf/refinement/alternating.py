@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.delayed import delayed
 
+from dcf.solvers.models import inverse_gram
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dcf.solvers.models import Model
-    from dcf.types import Arrays, Block, BlockSource, Float64, Journal, Projection, RowStore
+    from dcf.types import Arrays, Block, BlockSource, Float64, Index, Journal, Projection, RowStore
 
 
 @dataclass(frozen=True)
@@ -133,22 +134,25 @@ def refine_block(
     gram: Float64 | None,
     dtype: str,
     block: Block,
+    columns: Index | None = None,
 ) -> tuple[RefineSums, NDArray[Any]]:
     """Read the rows of `block` once; return their sums and their rows of W (b, r) in `dtype`.
 
     components : H (r, m), or its coordinates G (r, k) where `source` yields coordinates;
-    gram : H Hᵀ (r, r), None where `components` is all of H.
+    gram : H Hᵀ (r, r), None where `components` is all of H; columns : where H is known for some
+    columns of M alone, which: W is solved from these, and the sums are those of M itself, as if H were zero.
     """
     h = np.ascontiguousarray(components, dtype)
     if gram is None:
         gram = h.astype(np.float64) @ h.T.astype(np.float64)
     solve = model.weights_solver(gram)
-    sums = empty_sums(*h.shape)
+    sums = empty_sums(len(h), source.width)
     squared_residual = 0.0
     weights = np.empty((block.stop - block.start, len(h)), dtype)
     for start, tile in source.tiles(block.start, block.stop, set()):
-        w = solve((tile @ h.T).astype(np.float64)).astype(dtype)
-        residual = tile - w @ h
+        seen = tile if columns is None else tile[:, columns]
+        w = solve((seen @ h.T).astype(np.float64)).astype(dtype)
+        residual = tile - w @ h if columns is None else tile
         norms = np.empty(len(tile))
         squared_row_norms(residual, norms)
         squared_residual += float(norms.sum())
@@ -168,6 +172,7 @@ def refine_subtree(
     dtype: str,
     factor: RowStore | None,
     journal: Journal,
+    columns: Index | None,
     blocks: Sequence[Block],
     finished: frozenset[int],
 ) -> RefineSums:
@@ -177,7 +182,7 @@ def refine_subtree(
     def finish(block: Block) -> RefineSums:
         if block.index in finished:
             return RefineSums.from_arrays(journal.load(block.index))
-        sums, weights = refine_block(source, model, h, gram, dtype, block)
+        sums, weights = refine_block(source, model, h, gram, dtype, block, columns)
         if factor is not None:
             factor[block.start : block.stop] = weights
         journal.save(block.index, sums.to_arrays())
@@ -197,13 +202,14 @@ def refine(
     journal: Journal,
     blocks: Sequence[Block],
     most_tasks: int,
+    columns: Index | None = None,
 ) -> Any:
     """Return the Dask graph (Delayed `RefineSums`) of one pass; `refine_block` says with what H.
 
     The rows of W go to `factor`, where one is given, block by block.
     """
     finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
-    part = partial(refine_subtree, source, model, components, gram, dtype, factor, journal)
+    part = partial(refine_subtree, source, model, components, gram, dtype, factor, journal, columns)
     task = delayed(part, pure=False)
     roots = [
         task(
@@ -222,6 +228,18 @@ def update_components(model: Model, sums: RefineSums, components: Float64) -> tu
     squared = sums.squared_residual - 2.0 * float((sums.gradient * step).sum())
     squared += float(((sums.gram @ step) * step).sum())
     return updated, max(squared, 0.0)
+
+
+def first_components(model: Model, sums: RefineSums) -> tuple[Float64, float]:
+    """Return H (r, m) from sums of M itself, and the exact ‖M − W H‖²_F: H was known in part alone.
+
+    It starts from least squares without any constraint.
+    """
+    start = inverse_gram(sums.gram) @ sums.gradient
+    components = model.components(sums.gradient, sums.gram, start)
+    squared = sums.squared_residual - 2.0 * float((sums.gradient * components).sum())
+    squared += float(((sums.gram @ components) * components).sum())
+    return components, max(squared, 0.0)
 
 
 def transform_block(raw: RowStore, factor: RowStore, transform: Float64, block: Block) -> Float64:

@@ -21,7 +21,7 @@ from dcf.sketch.rows import RowSample, RowSampler
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
-from dcf.types import Block, BlockSource, Float64, Journal, Projection, Real, RowStore, Statistics
+from dcf.types import Block, BlockSource, Float64, Index, Journal, Projection, Real, RowStore, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,12 @@ class SketchRecipe:
     """whether an absent chunk is data (the fill value) or an error"""
     sums_columns: bool = False
     """whether the sums of the columns of M are wanted"""
+    columns: Index | None = None
+    """the columns of M that the sketches see; all where None"""
+
+    def width(self, source: BlockSource) -> int:
+        """Return how many columns the sketches see."""
+        return source.width if self.columns is None else len(self.columns)
 
 
 @dataclass(frozen=True)
@@ -137,9 +143,10 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
 
     Raises `SourceError` at the first NaN, Inf or (unless allowed) negative entry.
     """
-    sketch = empty_sketch(recipe, source.width)
-    sampler = RowSampler(recipe.seed, recipe.sample_capacity, source.width, np.dtype(recipe.dtype))
-    omega = np.empty((source.width, 0)) if recipe.span is None else recipe.span.dense(0, source.width).T
+    width = recipe.width(source)
+    sketch = empty_sketch(recipe, width)
+    sampler = RowSampler(recipe.seed, recipe.sample_capacity, width, np.dtype(recipe.dtype))
+    omega = np.empty((width, 0)) if recipe.span is None else recipe.span.dense(0, width).T
     omega = np.ascontiguousarray(omega, recipe.dtype)
     z = cast("Real", np.empty((block.stop - block.start, omega.shape[1]), recipe.dtype))
     x = np.zeros(sketch.corange.shape)
@@ -154,6 +161,9 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         squared_norm += float(norms.sum())
         minimum = min(minimum, least)
         zeros += int(count_zeros(tile))
+        if recipe.columns is not None:
+            tile = cast("Real", np.ascontiguousarray(tile[:, recipe.columns]))
+            squared_row_norms(tile, norms)
         recipe.probe.accumulate(tile, start, sketch.probe)
         if recipe.projection is not None:
             recipe.projection.accumulate(tile, start, sketch.compressed)

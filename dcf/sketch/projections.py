@@ -30,6 +30,7 @@ class Role(enum.IntEnum):
     restart = 4
     range = 5
     corange = 6
+    slices = 7
 
 
 @dataclass(frozen=True)
@@ -169,3 +170,11 @@ def uniform(seed: int, role: Role, start: int, stop: int) -> Float64:
     out = np.empty(stop - start)
     uniform_columns(seed, int(role), start, out)
     return out
+
+
+def sample_of(seed: int, mode: int, size: int, count: int) -> Index:
+    """Return `count` of the entries 0 … size − 1 of a mode, in order: those of the smallest draws."""
+    if count == size:
+        return np.arange(size)
+    raw = np.random.Philox(key=[seed, (int(Role.slices) << 32) + mode]).random_raw(size)
+    return np.sort(np.argsort(raw, kind="stable")[:count])

@@ -258,7 +258,7 @@ def _refuse_other_identity(out: str, found: dict[str, Any], wanted: dict[str, An
         refuse(f"dcf {found['version']} began it, this is {wanted['version']}")
 
 
-def allocate_plain(path: str | Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str) -> Any:
+def allocate_plain(path: str | Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> Any:
     """Create an uncompressed Zarr array with crc32c at `path`, replacing one that is there."""
     return zarr.create_array(
         str(path), shape=shape, chunks=chunks, dtype=dtype, compressors=[Crc32cCodec()], overwrite=True
