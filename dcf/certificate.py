@@ -108,8 +108,8 @@ def advise(
         )
     if plan.slices != plan.others and settings.refine == 1:
         return (
-            "The first exact pass solved the factor of the compressed mode from a part of the others; one more"
-            " (--refine 2) solves it from all."
+            "The exact pass solved the factor of the first mode from a part of the others; one more"
+            " (--refine 2) solves it from all of them."
         )
     reachable = min(evidence.get("held_out", {"": np.inf}).values())
     if certificate.kind == "estimated" and certificate.value > max(WORTH_A_PASS * reachable, ROUNDING):

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import lsqr
 
 from dcf.solvers.jit import kernel
 from dcf.types import ColumnSolution, Float64, Index, Status
@@ -169,6 +171,18 @@ class NonnegativeRecovery:
         status = Status.converged if violation <= tol else Status.max_iter_reached
         norm = float(np.linalg.norm(target)) or 1.0
         return ColumnSolution(w, status, used, float(np.linalg.norm(residual)) / norm, violation / scale)
+
+
+def least_squares_on(support: Index, index: Index, value: Float64, target: Float64) -> Float64:
+    """Return the entries (k,) on `support` that minimise ‖P w − w̃‖, to rounding, by conjugate gradients.
+
+    index, value : (n, p), P in index form; target : (d,), w̃. Where every item has a bucket nearly to
+    itself the equations are well conditioned: a few steps do.
+    """
+    k, p = len(support), index.shape[1]
+    rows, entries = index[support].ravel(), value[support].ravel()
+    part = csr_array((entries, rows, np.arange(0, k * p + 1, p)), shape=(k, len(target)))  # Pᵀ on the support
+    return np.asarray(lsqr(part.T, target, atol=1e-15, btol=1e-15)[0])
 
 
 def without_noise(noise: float) -> NonnegativeRecovery:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dcf.recovery.lasso import Lasso
-from dcf.recovery.nnls import NonnegativeRecovery, descend
+from dcf.recovery.nnls import NonnegativeRecovery, bucket_sums, descend, least_squares_on
 from dcf.types import ColumnSolution, Float64, Index, Status
 
 # ε over the size of an entry, round by round: from convex in all but the largest entries to nearly
@@ -41,6 +41,10 @@ _COARSEST = 0.01
 _FINER = 0.1
 # The least that rounding lets coordinate descent tell from zero, over the size of an entry.
 _FINEST = 1e-10
+# Noise of less than this, over the size of an entry, is next to none: then fewer nonzeros than this part of
+# the buckets that explain w̃ are the sparsest column, and plain least squares is tried first.
+_NO_NOISE = 1e-7
+_FEW = 0.2
 # A round ends when its KKT conditions hold to this part of the noise.
 _ROUND_TOL = 1e-2
 
@@ -74,6 +78,10 @@ class ReweightedRecovery:
             strength, smoothing = _SIGNED_STRENGTH, _SIGNED_SMOOTHING
         gain = strength * np.sqrt(2.0 * float(np.square(value).sum()) / n * np.log1p(n))
         last = max(self.noise, _FINEST * size)
+        if last <= _NO_NOISE * size and not self.signed:
+            plain = self._plain(index, value, target, gain * last)
+            if plain is not None:
+                return plain
         noise, used = max(last, _COARSEST * size), 0
         while True:
             tol = _ROUND_TOL * noise
@@ -92,3 +100,26 @@ class ReweightedRecovery:
         done = noise == last and violation <= tol
         status = exact.status if done else Status.max_iter_reached
         return ColumnSolution(w, status, used, exact.residual_norm, exact.kkt)
+
+    def _plain(self, index: Index, value: Float64, target: Float64, limit: float) -> ColumnSolution | None:
+        """Return what nonnegative least squares finds, if few items explain w̃: nothing else then does.
+
+        limit : gradients (in units of Pᵀ w̃) that are no more than the noise.
+        """
+        found = NonnegativeRecovery(max_iter=self.max_iter).recover(index, value, target)
+        p = index.shape[1]
+        support = np.flatnonzero(found.values * p > limit)
+        if len(support) > _FEW * len(target):
+            return None
+        w, left = np.zeros(len(index)), target
+        for _ in range(2):  # the second time what rounding left, and without items that are zero by now
+            entries = w[support] + least_squares_on(support, index, value, left)
+            w[support] = np.where(entries * p > limit, entries, 0.0)
+            support, left = np.flatnonzero(w), target.copy()
+            np.subtract.at(left, index[support], w[support, None] * value[support])
+        kkt = float(np.abs(bucket_sums(index, value, left)).max())
+        if kkt > limit:
+            return None
+        scale = float(np.abs(bucket_sums(index, value, target)).max())
+        fit = float(np.linalg.norm(left) / np.linalg.norm(target))
+        return ColumnSolution(w, Status.converged, found.n_iter, fit, kkt / scale)
