@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from real_data import indian_pines, package_file
+from real_data import indian_pines, kinetic
 
 from dcf.factorization.cp import HalsCP
 from dcf.factorization.nmf import HalsNMF
@@ -295,12 +295,6 @@ def best_of_tensorly(tensor, rank, starts, sweeps):
             for seed in range(starts)
         ]
     return float(min(errors))
-
-
-def kinetic():
-    """Fluorescence of mixtures, without the five outliers: 59 x 12 x 10 x 60."""
-    tensor = np.load(package_file("tensorly", "datasets", "data", "Kinetic.npy"))
-    return np.maximum(np.delete(tensor, [34, 35, 44, 45, 63], axis=0), 0)
 
 
 @pytest.mark.slow

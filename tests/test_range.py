@@ -14,6 +14,7 @@ from dcf.refinement.alternating import Unjournalled, refine_subtree
 from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseSign
 from dcf.sketch.range import Surrogate, SurrogateRows, meet, triangle
 from dcf.solvers.gram_nnls import nonnegative_solve
+from dcf.solvers.models import Nonnegative
 from dcf.types import Block
 
 
@@ -72,11 +73,13 @@ def test_a_probe_sees_what_the_surrogate_misses():
 
 
 def sweep(z, surrogate, tile="f8"):
-    rows, block = SurrogateRows(z, surrogate.coordinates), Block(0, 0, len(z))
+    rows, block = SurrogateRows(z, surrogate.coordinates, surrogate.mean), Block(0, 0, len(z))
 
     def sums(h):
         g = surrogate.project(h)
-        total = refine_subtree(rows, g, h @ h.T, tile, None, Unjournalled(), [block], frozenset())
+        total = refine_subtree(
+            rows, Nonnegative(), g, h @ h.T, tile, None, Unjournalled(), None, [block], frozenset()
+        )
         return total.linear(g) @ surrogate.directions, total.gram
 
     return sums
@@ -103,10 +106,13 @@ def test_sweeps_never_raise_the_objective_and_end_where_nmf_does():
         return np.linalg.norm(stand_in - w @ h)
 
     start = np.random.default_rng(1).random((4, 50))
-    path = [factorize_surrogate(sweep(z, surrogate), start, 0.0, sweeps)[0] for sweeps in range(1, 12)]
+    path = [
+        factorize_surrogate(Nonnegative(), sweep(z, surrogate), start, 0.0, sweeps)[0]
+        for sweeps in range(1, 12)
+    ]
     values = [objective(start), *map(objective, path)]
     assert all(b <= a * (1 + 1e-10) for a, b in itertools.pairwise(values))
-    h, status, _, ratio = factorize_surrogate(sweep(z, surrogate), start, 1e-4, 200)
+    h, status, _, ratio = factorize_surrogate(Nonnegative(), sweep(z, surrogate), start, 1e-4, 200)
     assert status.value == "converged"
     assert ratio <= 1e-4
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dcf.candidates import error_on
 from dcf.sketch.rows import RowSampler, spared
+from dcf.solvers.models import Nonnegative
 
 
 def sample(m, capacity, start=0, seed=0):
@@ -79,7 +80,7 @@ def test_what_rows_kept_out_say_is_the_error_over_all_rows():
     generator = np.random.default_rng(0)
     m = generator.random((4000, 30)) * generator.lognormal(0, 1.5, (4000, 1))
     h = generator.random((3, 30))
-    true = error_on(m, np.ones(len(m)), h)
+    true = error_on(Nonnegative(), m, np.ones(len(m)), h)
     said = []
     for seed in range(30):
         sampler = RowSampler(seed, 401, 30, np.dtype("f8"))
@@ -88,5 +89,5 @@ def test_what_rows_kept_out_say_is_the_error_over_all_rows():
         common, apart = spared(sample, 100)
         shares = np.where(common, 0.0, 1.0)
         shares[apart] = common.sum() / apart.sum()
-        said.append(error_on(sample, shares, h))
+        said.append(error_on(Nonnegative(), sample, shares, h))
     assert np.mean(said) == pytest.approx(true, rel=0.01)

@@ -307,8 +307,8 @@ def test_places_are_paths_or_urls(source, tmp_path, nmf, conforms):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "keep"
     dcf.nmf(f"file://{source}", rank=4, out=f"file://{tmp_path}/o.zarr")
     conforms(tmp_path / "o.zarr", source)
-    with pytest.raises(dcf.UsageError, match="not ndarray"):
-        dcf.nmf(np.ones((3, 3)), rank=1)
+    with pytest.raises(dcf.UsageError, match="not list"):
+        dcf.nmf([[1.0, 2.0]], rank=1)
     with pytest.raises(dcf.UsageError, match=r"--rank is 2\.5"):
         dcf.nmf(source, rank=2.5)
     assert nmf(source, rank=np.int64(3)).W.shape == (1200, 3)
