@@ -164,8 +164,8 @@ def _local_cluster(count: int) -> LocalCluster:
             processes=True,
             memory_limit=0,
             host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
     except RuntimeError as error:

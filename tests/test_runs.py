@@ -15,7 +15,7 @@ import dcf
 import dcf.plan
 from dcf.metrics import match
 
-LOCAL = {"dashboard_address": None, "worker_dashboard_address": None}
+LOCAL = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
 
 
 @pytest.fixture
