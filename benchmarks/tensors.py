@@ -6,7 +6,7 @@ Planted: ROWS (200 000) x 60 x 20 float32, rank 8, 5 % noise, as Zarr; ``dcf cp 
 --workers 2`` as a process with its start, two passes; tensorly's `non_negative_parafac_hals` from a random
 start on the same data in memory (its reading not counted), its defaults: at most 100 iterations, tolerance
 1e-8. Real: Kinetic (59 x 12 x 10 x 60, rank 3) and Indian Pines (145 x 145 x 200, rank 5 and 10) from Zarr
-in two passes, and tensorly's best of three random starts (500 iterations; Indian Pines 400). About ten minutes.
+in two passes, and tensorly's best of three random starts (500 iterations; Indian Pines 400). Ten minutes.
 """
 
 import json
