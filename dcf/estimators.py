@@ -373,13 +373,9 @@ class CompressedCP(_Compressed):
             X if stored else check_array(X, allow_nd=True, dtype="numeric", estimator=self, input_name="X")
         )
         if tensor.ndim < 3:
-            raise ValueError(
-                f"X has shape {tensor.shape}; {type(self).__name__} needs a tensor, three axes or more."
-            )
+            raise ValueError(f"X has shape {tensor.shape}; CompressedCP needs three axes or more.")
         if not reset and tensor.shape[1:] != self._sample_shape():
-            raise ValueError(
-                f"X has samples of shape {tensor.shape[1:]}, those fitted have {self._sample_shape()}."
-            )
+            raise ValueError(f"Samples of X have shape {tensor.shape[1:]}, fitted: {self._sample_shape()}.")
         return tensor
 
     def _decompose(self, source: Any, options: dict[str, Any]) -> TensorDecomposition:
