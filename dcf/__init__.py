@@ -1,5 +1,8 @@
 """dcf: factorize matrices and tensors larger than memory, out of chunked Zarr arrays."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from dcf.decompositions import cp as cp
 from dcf.decompositions import nmf as nmf
 from dcf.decompositions import semi_nmf as semi_nmf
@@ -15,3 +18,19 @@ from dcf.types import Decomposition as Decomposition
 from dcf.types import MatrixDecomposition as MatrixDecomposition
 from dcf.types import Status as Status
 from dcf.types import TensorDecomposition as TensorDecomposition
+
+if TYPE_CHECKING:
+    from dcf.estimators import CompressedCP as CompressedCP
+    from dcf.estimators import CompressedNMF as CompressedNMF
+    from dcf.estimators import CompressedSparsePCA as CompressedSparsePCA
+else:
+    # Found on first use: importing scikit-learn takes half a second, which no other call should wait for.
+    _ESTIMATORS = ("CompressedCP", "CompressedNMF", "CompressedSparsePCA")
+
+    def __getattr__(name: str) -> Any:
+        if name in _ESTIMATORS:
+            return getattr(importlib.import_module("dcf.estimators"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted([*globals(), *_ESTIMATORS])

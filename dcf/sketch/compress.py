@@ -157,7 +157,7 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         squared_row_norms(tile, norms)
         least = float(tile.min())
         if not np.isfinite(norms).all() or (least < 0.0 and not recipe.negatives_allowed):
-            refuse_bad_entry(source, recipe, tile, start)
+            refuse_bad_entry(source, recipe.negatives_allowed, tile, start)
         squared_norm += float(norms.sum())
         minimum = min(minimum, least)
         zeros += int(count_zeros(tile))
@@ -196,10 +196,10 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
     return whole, z
 
 
-def refuse_bad_entry(source: BlockSource, recipe: SketchRecipe, tile: Real, start: int) -> None:
+def refuse_bad_entry(source: BlockSource, negatives_allowed: bool, tile: Real, start: int) -> None:
     """Raise `EntryError` for the first entry of `tile` that cannot be factorized."""
     finite = np.isfinite(tile)
-    good = finite if recipe.negatives_allowed else finite & ~(tile < 0.0)
+    good = finite if negatives_allowed else finite & ~(tile < 0.0)
     if good.all():
         raise EntryError(
             f"The squares of the rows at {source.position(start, 0)} overflow float64; divide the data by"

@@ -33,6 +33,7 @@ def _set_chunks_in_flight(count: int) -> Callable[[], None]:
 
 
 _CHUNKS_IN_FLIGHT = SharedSetting(_set_chunks_in_flight)
+_DIGEST = "dcf-entries-sha256"
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
@@ -79,8 +80,12 @@ def _checked(array: zarr.Array[Any], url: str, tensor: bool) -> zarr.Array[Any]:
 
 
 def store_array(path: Path, values: NDArray[Any]) -> zarr.Array[Any]:
-    """Store an array of the caller's memory where tasks can read it."""
-    return zarr.create_array(str(path), data=values, compressors=None)
+    """Store an array of the caller's memory where tasks can read it.
+
+    Its attributes tell its entries apart from others of the same shape: a run resumes with them alone.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+    return zarr.create_array(str(path), data=values, compressors=None, attributes={_DIGEST: digest})
 
 
 def layout_of(array: zarr.Array[Any]) -> Layout:
@@ -92,6 +97,8 @@ def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
     """Return the record of a source: url, shape, chunks, dtype and a fingerprint of its metadata."""
     metadata = array.metadata.to_dict()
     metadata.pop("attributes", None)
+    if _DIGEST in array.attrs:
+        metadata[_DIGEST] = array.attrs[_DIGEST]
     canonical = json.dumps(metadata, sort_keys=True, default=str)
     return {
         "url": url,
