@@ -261,7 +261,7 @@ def draw(measured, folder, name: str) -> None:
         panel.set_title(DATA[data].title, fontsize=10)
         finish_axes(panel)
         finish_axes(below)
-    panels[0][0].set_ylim(0, 1.2)
+    panels[0][0].set_ylim(0, 1.6)
     panels[0][0].set_ylabel("relative error ‖M − WH‖ / ‖M‖")
     panels[1][0].set_ylabel("above the uncompressed, %")
     panels[1][0].set_yscale("log")
