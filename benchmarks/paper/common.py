@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import zarr
 
-from dcf.factorization.sparsest import column_noise
+from dcf.factorization.truncated import column_noise
 from dcf.recovery.columns import recover_column
 from dcf.sketch.projections import SparseBinary
 
