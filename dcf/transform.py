@@ -9,7 +9,8 @@ import numpy as np
 
 from dcf.api import parse_memory
 from dcf.errors import BudgetError
-from dcf.plan import DRIVER_BASE, MIB, STRIPE_BYTES, TILE_BYTES
+from dcf.plan import DRIVER_BASE, STRIPE_BYTES, TILE_BYTES
+from dcf.sizes import MIB
 from dcf.sketch.compress import refuse_bad_entry
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms

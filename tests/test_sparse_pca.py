@@ -118,7 +118,7 @@ def test_stability_does_not_see_signs():
             return 0.0
 
     h = planted()[2]
-    assert stability(Found(h), [Found(-h[::-1])]) == pytest.approx(1.0)
+    assert stability(Found(h), [Found(-h[::-1])], np.inf) == pytest.approx(1.0)
 
 
 def test_where_nothing_is_sparse_the_zeros_tell():

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from dcf.factorization.base import sweep_until
 from dcf.factorization.pair import Dense, Pair, best_of, starts_of
-from dcf.factorization.stability import stability
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
@@ -34,9 +33,13 @@ class HalsNMF:
     def factorize(self, m: Real) -> FactorizationResult:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
         trials = starts_of(m, self.rank, self.restarts, self.seed)
-        best, others, tried = best_of(trials, self.tol, self.max_iter, self.threads)
+        best, agreement, tried = best_of(trials, self.tol, self.max_iter, self.threads)
         result = self.carry_on(m, best.components)
-        return replace(result, n_iter=tried + result.n_iter, stability=stability(best, others))
+        return replace(
+            result,
+            n_iter=tried + result.n_iter,
+            stability=agreement,
+        )
 
     def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
         """Return the factors of `m` (d, m) that are reached from H = `components` (r, m)."""

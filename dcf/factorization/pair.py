@@ -15,8 +15,9 @@ import numpy as np
 
 from dcf.factorization.base import sweep_until
 from dcf.factorization.initialization import nndsvd, random_rows
-from dcf.factorization.stability import STARTS_COMPARED
+from dcf.factorization.stability import STARTS_COMPARED, fits_as_well, stability
 from dcf.solvers.gram_nnls import descend_rows, projected_gradient
+from dcf.solvers.sums import squared_row_norms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,11 +138,20 @@ S = TypeVar("S", bound=Start)
 
 
 def trial_rows(m: Real, rank: int) -> Real:
-    """Return the rows of `m` (d, m) that starts are tried on, at most 500 (or 10 r)."""
+    """Return the rows of `m` (d, m) that starts are tried on, at most 500 (or 10 r), evenly over ‖m‖².
+
+    A component in few rows is in enough of these; of rows of equal norm every so manieth is taken.
+    """
     if len(m) == 0:  # a sample of all-zero data has no rows
         m = cast("Real", np.zeros((1, m.shape[1])))
-    step = -(-len(m) // max(_TRIAL_ROWS, 10 * rank))
-    return cast("Real", np.ascontiguousarray(m[::step]))
+    count = max(_TRIAL_ROWS, 10 * rank)
+    norms = np.empty(len(m))
+    squared_row_norms(m, norms)
+    if len(m) <= count or not norms.any():
+        return m[:count]
+    reached = np.cumsum(norms)
+    places = np.searchsorted(reached, (np.arange(count) + 0.5) / count * reached[-1])
+    return cast("Real", np.ascontiguousarray(m[np.unique(places)]))
 
 
 def starts_of(m: Real, rank: int, restarts: int, seed: int) -> list[Pair]:
@@ -157,14 +167,15 @@ def ranked(trials: Sequence[S], tol: float, max_iter: int, threads: int) -> tupl
     return sorted(trials, key=lambda trial: trial.objective()), used
 
 
-def best_of(trials: Sequence[S], tol: float, max_iter: int, threads: int) -> tuple[S, list[S], int]:
-    """Carry the best starts to `tol`; return the best of these, the others, and the sweeps."""
+def best_of(trials: Sequence[S], tol: float, max_iter: int, threads: int) -> tuple[S, Float64 | None, int]:
+    """Carry the best starts to `tol`; return the best of these, its `stability`, and the sweeps."""
     trials, used = ranked(trials, tol, max_iter, threads)
     compared = trials[:STARTS_COMPARED]
     ended = carry(compared, tol, max_iter, threads)
     best = min(compared, key=lambda trial: trial.objective())
     others = [trial for trial in compared if trial is not best]
-    return best, others, used + ended[compared.index(best)][1]
+    agreement = stability(best, others, fits_as_well(best.objective()))
+    return best, agreement, used + ended[compared.index(best)][1]
 
 
 def carry(

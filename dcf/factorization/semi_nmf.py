@@ -16,7 +16,6 @@ import numpy as np
 from dcf.factorization.base import sweep_until
 from dcf.factorization.initialization import nndsvd, random_rows
 from dcf.factorization.pair import Dense, best_of, trial_rows
-from dcf.factorization.stability import stability
 from dcf.solvers.gram_nnls import descend_rows, projected_gradient
 from dcf.solvers.models import inverse_gram
 from dcf.types import FactorizationResult, Factors
@@ -90,9 +89,13 @@ class SemiNMF:
         starts = [nndsvd(positive, self.rank)]
         starts += [random_rows(positive, self.rank, self.seed, i) for i in range(self.restarts)]
         trials = [SemiPair(Dense(rows), start) for start in starts]
-        best, others, tried = best_of(trials, self.tol, self.max_iter, self.threads)
+        best, agreement, tried = best_of(trials, self.tol, self.max_iter, self.threads)
         result = self.carry_on(m, best.components)
-        return replace(result, n_iter=tried + result.n_iter, stability=stability(best, others))
+        return replace(
+            result,
+            n_iter=tried + result.n_iter,
+            stability=agreement,
+        )
 
     def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
         """Return the factors of `m` (d, m) that are reached from H = `components` (r, m)."""

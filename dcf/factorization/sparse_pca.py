@@ -47,6 +47,8 @@ _FINEST = 1e-7
 _RESOLVED = 1e-9
 # Directions with less than this part of the largest singular value are not in the data.
 _RANK = 1e-10
+# A start that finds so many nats a row less of sparsity is a worse answer, not another.
+_AS_SPARSE = 0.01
 # Below this, a ratio that no longer falls is rounding.
 _STAGNANT = 1e-2
 
@@ -152,7 +154,8 @@ class SparsePCA:
             starts = sorted(pool.map(start, rotations), key=Rotation.objective)[:STARTS_COMPARED]
             ended = list(pool.map(lambda s: s.descend(noise, self.tol, self.max_iter), starts))
         best = min(starts, key=Rotation.objective)
-        agreement = stability(best, [other for other in starts if other is not best])
+        others = [other for other in starts if other is not best]
+        agreement = stability(best, others, best.objective() + _AS_SPARSE)
         result = self._result(m, noise, best, ended[starts.index(best)])
         return result if agreement is None else replace(result, stability=self._padded(agreement))
 

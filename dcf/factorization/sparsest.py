@@ -24,7 +24,7 @@ import numpy as np
 
 from dcf.factorization.base import sweep_until
 from dcf.factorization.pair import Pair, ranked, starts_of
-from dcf.factorization.stability import STARTS_COMPARED, stability
+from dcf.factorization.stability import STARTS_COMPARED, fits_as_well, stability
 from dcf.factorization.truncated import (
     LEAST_ZEROS,
     ZERO,
@@ -127,7 +127,7 @@ class SparsestNMF:
             with ThreadPoolExecutor(self.threads) as pool:
                 list(pool.map(descend, rivals))
         error = distance(m, weights, pair.components) / (float(np.linalg.norm(m)) or 1.0)
-        agreement = stability(pair, rivals)
+        agreement = stability(pair, rivals, fits_as_well(pair.objective()))
         factors = Factors(weights, pair.components)
         return FactorizationResult(factors, status, tried + n_iter, error, ratio, noise, agreement)
 

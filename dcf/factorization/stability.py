@@ -32,17 +32,21 @@ class Rival(Protocol):
 
 # So many of the best starts are carried to the end.
 STARTS_COMPARED = 3
-# A start that leaves so much more of the norm of the data unexplained is a worse answer, not another;
-# likewise one that finds so many nats a row less of sparsity.
-AS_GOOD = 0.01
+# A start that misses a component of so much of the norm of the data is a worse answer, not another.
+AS_GOOD = 0.03
 
 
-def stability(best: Rival, others: Sequence[Rival]) -> Float64 | None:
+def fits_as_well(error: float) -> float:
+    """Return the largest ‖M − WH‖_F / ‖M‖_F that is as good as `error`: nothing that is missed but noise."""
+    return float(np.hypot(error, AS_GOOD))
+
+
+def stability(best: Rival, others: Sequence[Rival], most: float) -> Float64 | None:
     """Return the least cosine of each component of `best` to its partner in every start that fits as well.
 
-    (r,), up to the sign of components, or None where the objective of no other start is within 0.01.
+    (r,), up to the sign of components, or None where the objective of every other start is above `most`.
     """
-    rivals = [other for other in others if other.objective() <= best.objective() + AS_GOOD]
+    rivals = [other for other in others if other.objective() <= most]
     if not rivals:
         return None
     cosines = [match(rival.components.T, best.components.T)[1] for rival in rivals]

@@ -19,7 +19,6 @@ import numpy as np
 
 from dcf.factorization.base import sweep_until
 from dcf.factorization.pair import Dense, best_of
-from dcf.factorization.stability import stability
 from dcf.solvers.polyadic import ModeProblems, khatri_rao, orthonormal, split, unit_columns
 from dcf.types import FactorizationResult, Factors
 
@@ -131,9 +130,13 @@ def best_of_starts(
     """
     sample = Dense(rows)
     trials = [Unfolded(sample, model, start, orthogonal_sweeps) for start in starts]
-    best, others, tried = best_of(trials, tol, max_iter, threads)
+    best, agreement, tried = best_of(trials, tol, max_iter, threads)
     result = carry_on(m, model, best.components, tol, max_iter)
-    return replace(result, n_iter=tried + result.n_iter, stability=stability(best, others))
+    return replace(
+        result,
+        n_iter=tried + result.n_iter,
+        stability=agreement,
+    )
 
 
 def carry_on(m: Real, model: Polyadic, components: Float64, tol: float, max_iter: int) -> FactorizationResult:
