@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcf.factorization.truncated import LEAST_ZEROS
+from dcf.recovery.base import rows_to_carry
 
 if TYPE_CHECKING:
     from dcf.plan import Plan
@@ -25,21 +26,12 @@ WORTH_A_PASS = 1.05
 # And not below what float32 factors can hold.
 ROUNDING = 1e-5
 BY_NAME = "asked for by name"
-# k ln(n/k) rows is where recovery of k nonzeros among n begins to succeed; so much more is asked for.
-SAFETY = 1.25
+# Factors of a recovered matrix that fit the data worse than it by this are not factors of the data.
+WORSE = 1.5
 # A singular vector that the last pass turned by more (the sine) is not what more passes would find.
 TURNED = 0.1
 # Components that other starts find again with at least this cosine are determined by the data (DESIGN.md).
 STABLE = 0.98
-
-
-def rows_to_carry(support: int, rows: int) -> int:
-    """Return the sketch size d that carries columns of k = `support` nonzeros among n = `rows`.
-
-    d = 1.25 k ln(n/k), the order of Candès & Wakin 2008 (*An introduction to compressive sampling*); the
-    factor is measured (DESIGN.md).
-    """
-    return int(np.ceil(SAFETY * support * np.log(rows / support))) if support else 0
 
 
 def explain(
@@ -86,7 +78,7 @@ def enough_sketch(method: str, evidence: dict[str, Any], plan: Plan) -> int | No
         widest = evidence["recovery"]["widest_support"]
         size, wanted = plan.sketch_size, rows_to_carry(widest, plan.rows)
     elif method not in evidence.get("held_out", {}):
-        return None
+        return None  # nothing was kept out: all rows are at hand, or none
     else:
         fit, held = evidence["fit"] ** 2, evidence["held_out"][method] ** 2
         size, excess = plan.sample_size, plan.sample_size * (held - fit) / ((held + fit) or 1.0)
@@ -129,6 +121,11 @@ def judge(
     doubts = []
     if method == "factorize-recover":
         doubts += _doubts_of_recovery(record["evidence"], plan)
+    if method == "recover-factorize" and certificate.value > WORSE * record["evidence"]["fit"]:
+        doubts.append(
+            f"The factors fit the recovered matrix to {record['evidence']['fit']:.3g} and the data to"
+            f" {certificate.value:.3g}: what was recovered from the sketch is not the data. Use {INSTEAD}."
+        )
     live = [c for c in components if c["support"]]  # one that is zero has no direction to agree on
     shaky = [c for c in live if c["stability"] is not None and c["stability"] < STABLE]
     if shaky:
@@ -181,6 +178,11 @@ def _doubts_of_recovery(evidence: dict[str, Any], plan: Plan) -> list[str]:
             f"Some component is in {100 * (1 - evidence['zero_fraction']):.0f} % of the sketch's {d} rows: W"
             " is not sparse, or the sketch is far too small for it, and cannot tell the components. Use"
             f" {INSTEAD}."
+        ]
+    if recovery["dense"]:
+        return [
+            f"Of {recovery['dense']} of {plan.rank} components no sparse column foretells rows of the sketch"
+            f" kept out of its recovery: W is not sparse, or {d} rows are too few for it. Use {INSTEAD}."
         ]
     if rows_to_carry(widest, plan.rows) > d:
         return [

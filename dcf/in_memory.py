@@ -35,7 +35,7 @@ def factorize_in_memory(job: Job, entries: Real) -> float:
         else:
             result = job.row_factorizer.factorize(entries)
         candidate = Candidate.of(result)
-        job.note(noise=result.noise)
+        job.note(noise=result.noise, fit=result.objective)
         h = job.with_means(candidate.components).astype(plan.dtype).astype(np.float64)
         held, whole = InMemory(entries, plan.tile_rows), Block(0, 0, plan.rows)
         sums, weights = alternating.refine_block(held, job.model, h, None, plan.dtype, whole)

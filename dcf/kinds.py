@@ -16,6 +16,7 @@ from dcf.factorization.sparse_pca import SparsePCA
 from dcf.factorization.sparsest import SparsestNMF
 from dcf.factorization.svd import TruncatedSVD
 from dcf.factorization.unclipped import Unclipped
+from dcf.recovery.checked import CheckedRecovery
 from dcf.recovery.nnls import without_noise
 from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.sizes import mean_of
@@ -90,7 +91,7 @@ def sketch_factorizer(settings: Settings, plan: Plan, threads: int) -> Factorize
 
 def recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:
     """Return what makes the solver of a column of W, for the noise of an entry of W̃."""
-    return ReweightedRecovery if settings.nonnegative else partial(ReweightedRecovery, signed=True)
+    return CheckedRecovery if settings.nonnegative else partial(CheckedRecovery, signed=True)
 
 
 def baseline_recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:

@@ -137,7 +137,8 @@ class Pipeline:
             reports = column_reports(self.job)
             unconverged = sum(report.status is not Status.converged for report in reports)
             widest = max(report.support for report in reports)
-            self.job.note(recovery={"widest_support": widest, "unconverged": unconverged})
+            dense = sum(not report.sparse for report in reports)
+            self.job.note(recovery={"widest_support": widest, "unconverged": unconverged, "dense": dense})
         if self.settings.refine or self.plan.method == "full":
             return
         if "range" in contenders:

@@ -236,6 +236,8 @@ class ColumnSolution:
     """‖P w − w̃‖ / ‖w̃‖"""
     kkt: float
     """largest KKT violation over ‖Pᵀ w̃‖_∞, or, of a linear program, its relative duality gap"""
+    sparsest: int | None = None
+    """nonzeros of the sparsest column found, where `values` is another one"""
 
 
 @dataclass(frozen=True)

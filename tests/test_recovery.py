@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from dcf.recovery.base import ColumnRecovery
+from dcf.recovery.base import ColumnRecovery, rows_to_carry
 from dcf.recovery.basis_pursuit import BasisPursuit
+from dcf.recovery.checked import CheckedRecovery, bucket
 from dcf.recovery.columns import recover_column
 from dcf.recovery.nnls import NonnegativeRecovery, descend
 from dcf.recovery.reweighted import ReweightedRecovery
@@ -291,3 +292,36 @@ def test_under_noise_the_order_of_the_items_does_not_matter():
     one = ReweightedRecovery(0.05).recover(index, value, target).values
     other = ReweightedRecovery(0.05).recover(index[order], value[order], target).values
     np.testing.assert_allclose(other, one[order], atol=1e-6)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_column_that_is_not_sparse_is_never_further_off_than_its_mean(signed):
+    generator = np.random.default_rng(0)
+    n, d = 3000, 200
+    projection = SparseBinary(0, d, 5)
+    index, value = projection.columns(0, n)
+    w = generator.standard_normal(n) if signed else generator.exponential(size=n)
+    solution = CheckedRecovery(0.0, signed=signed).recover(index, value, bucket(index, value, w, d))
+    assert np.linalg.norm(solution.values - w) < np.linalg.norm(w - w.mean())
+    assert solution.sparsest < n / 2
+    assert signed or (solution.values >= 0).all()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_sparse_column_is_what_reweighting_finds(signed):
+    generator = np.random.default_rng(0)
+    index, value = SparseBinary(0, 400, 5).columns(0, 2000)
+    w = np.zeros(2000)
+    w[generator.choice(2000, 60, replace=False)] = 0.2 + generator.exponential(size=60)
+    target = bucket(index, value, w, 400)
+    checked = CheckedRecovery(1e-3, signed=signed).recover(index, value, target)
+    assert checked.sparsest is None
+    np.testing.assert_array_equal(
+        checked.values, ReweightedRecovery(1e-3, signed=signed).recover(index, value, target).values
+    )
+
+
+def test_no_column_needs_more_rows_than_a_dense_one():
+    sizes = [rows_to_carry(k, 1000) for k in range(1, 1001)]
+    assert (np.diff(sizes) >= 0).all()
+    assert sizes[-1] < 1000

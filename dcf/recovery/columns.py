@@ -35,19 +35,21 @@ class ColumnReport:
     residual: float
     """‖P w − w̃‖ / ‖w̃‖"""
     support: int
-    """nonzeros of the column"""
+    """nonzeros of the column, or of the sparsest one found"""
     norm: float
     """‖w‖ as stored"""
+    sparse: bool
+    """whether it is the sparsest column found: no denser one foretold buckets kept out better"""
 
     def to_vector(self) -> Float64:
         """Return the report as numbers."""
         place = list(Status).index(self.status)
-        return np.array([place, self.n_iter, self.residual, self.support, self.norm], np.float64)
+        return np.array([place, self.n_iter, self.residual, self.support, self.norm, self.sparse], np.float64)
 
     @classmethod
     def from_vector(cls, v: Float64) -> ColumnReport:
         """Read it back."""
-        return cls(list(Status)[int(v[0])], int(v[1]), float(v[2]), int(v[3]), float(v[4]))
+        return cls(list(Status)[int(v[0])], int(v[1]), float(v[2]), int(v[3]), float(v[4]), bool(v[5]))
 
 
 def recover_column(
@@ -83,8 +85,9 @@ def finish_column(
             solution.status,
             solution.n_iter,
             solution.residual_norm,
-            int(np.count_nonzero(stored)),
+            int(np.count_nonzero(stored)) if solution.sparsest is None else solution.sparsest,
             float(np.linalg.norm(stored.astype(np.float64))),
+            solution.sparsest is None,
         )
         entry = {"column": stored, "report": report.to_vector()}
         journal.save(column, entry)
