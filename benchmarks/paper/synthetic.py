@@ -11,7 +11,7 @@ minutes of one core.
 
 The paper's figures, read off its plot: NMF d = 400: k = 100 ~.26, k = 140 ~.42; d = 800, k = 180 ~.1;
 d = 200, k = 40 ~.26; sparse PCA d = 400, k = 100 ~.22; d = 800, k = 180 ~.05. Ours, in this order: NMF .010,
-.014, .010, .008; sparse PCA .0045, .0043. Beyond (d = 200, k ≥ 60; d = 400, k ≥ 160) the oracle fails as well.
+.014, .010, .008; sparse PCA .0045, .0043. Beyond (d = 200, k ≥ 60; d = 400, k ≥ 160) the oracle fails, too.
 """
 
 from functools import partial
