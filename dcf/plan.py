@@ -156,11 +156,7 @@ def make_plan(
     axis = _compressed_axis(layout, settings)
     others = layout.shape[:axis] + layout.shape[axis + 1 :]
     rows, width = layout.shape[axis], math.prod(others)
-    if settings.decomposition != "cp" and settings.rank > min(rows, width):
-        raise UsageError(
-            f"--rank is {settings.rank}, larger than min(n, m) = {min(rows, width)} of a"
-            f" {layout.shape[0]} x {layout.shape[1]} source."
-        )
+    _refuse_senseless_rank(layout, settings)
     method = settings.method
     d, s, held_out, q = _sketch_sizes(rows, width, layout, settings)
     carried = _carried(axis, settings, q)
@@ -270,6 +266,18 @@ def make_plan(
     return plan
 
 
+def _refuse_senseless_rank(layout: Layout, settings: Settings) -> None:
+    """Refuse more components than would give back any array of the shape: one a fibre of the longest axis."""
+    most, shape = math.prod(layout.shape) // max(layout.shape), " x ".join(map(str, layout.shape))
+    if settings.rank > most and settings.decomposition == "cp":
+        raise UsageError(
+            f"--rank is {settings.rank}, but {most} components, one a fibre of the longest axis, give back"
+            f" any {shape} tensor."
+        )
+    if settings.rank > most:
+        raise UsageError(f"--rank is {settings.rank}, larger than min(n, m) = {most} of a {shape} source.")
+
+
 def _compressed_axis(layout: Layout, settings: Settings) -> int:
     """Return the axis of the long factor: the longest, or the one asked for."""
     if settings.axis == "longest":
@@ -375,4 +383,6 @@ def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dic
             if plan.method in IN_MEMORY
             else f", or lower --sketch-size (now {sketch})"
         )
+        if plan.memory < DRIVER_BASE:
+            advice = f" (the driver process alone takes {mib(DRIVER_BASE)})"
         refuse(f"The driver of method {plan.method}", plan.driver_bytes, advice)

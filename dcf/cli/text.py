@@ -37,7 +37,7 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
         else "",
         f"probe of {plan.probe_size} rows"
         if plan.method != "full"
-        else "none: the matrix itself is factorized",
+        else "none: the data themselves are factorized",
     ]
     blocks = []
     if plan.method != "full":
