@@ -119,9 +119,12 @@ def run_source(
     refuse_overlap(url, out)
     plan, in_process = _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)
     if last != "done" and plan.method in IN_MEMORY:
-        raise UsageError(f"--method {plan.method} has no stages; use dcf nmf.")
+        raise UsageError(f"--method {plan.method} has no stages; use dcf {settings.decomposition}.")
     if last != "done" and settings.resketch:
-        raise UsageError("--resketch may have to read SOURCE again in a later stage; use it with dcf nmf.")
+        raise UsageError(
+            "--resketch may have to read SOURCE again in a later stage; use it with"
+            f" dcf {settings.decomposition}."
+        )
     record = {
         "schema": SCHEMA,
         "version": importlib.metadata.version("dcf"),

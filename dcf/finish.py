@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dcf.job import Job
     from dcf.types import Float64, RowStore
 
+# Rounding that leaves an error exact: what float32 factors of ordinary size add.
+LEAST_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class _RawPair:
@@ -45,6 +48,8 @@ def finish(job: Job) -> None:
     if form.squared_loss and squared_norm:
         lost = form.squared_loss / squared_norm
         certificate = replace(certificate, value=float(np.sqrt(certificate.value**2 + lost)))
+    rounding = _rounding(form, squared_norm, plan.dtype, len(plan.others) + 1)
+    certificate = _as_stored(certificate, rounding)
     with job.stage("scale"):
         counts = job.workers.compute(
             alternating.transform(
@@ -75,6 +80,23 @@ def finish(job: Job) -> None:
 def column_reports(job: Job) -> list[columns.ColumnReport]:
     """Return how the recovery of each column of W ended."""
     return [columns.ColumnReport.from_vector(v) for v in job.run.complete("stages/recover/report")[:]]
+
+
+def _rounding(form: Canonical, squared_norm: float, dtype: str, modes: int) -> float:
+    """Return what rounding each of the factors to `dtype` may add to the error, over ‖M‖."""
+    relative = 0.5 * float(np.finfo(dtype).eps) * float(np.sqrt(modes))
+    return relative * float(np.linalg.norm(form.norms)) / float(np.sqrt(squared_norm or 1.0))
+
+
+def _as_stored(certificate: Certificate, rounding: float) -> Certificate:
+    """Return the error with an interval where that of the stored factors may be another one.
+
+    Components that cancel one another can be larger than the data by so much that rounding them shows.
+    """
+    value = float(np.hypot(certificate.value, rounding))
+    if certificate.interval or value - certificate.value <= max(1e-3 * certificate.value, LEAST_ROUNDING):
+        return certificate
+    return Certificate(value, (max(0.0, certificate.value - rounding), certificate.value + rounding))
 
 
 def _raw_pair(job: Job) -> _RawPair:

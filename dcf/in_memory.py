@@ -47,6 +47,15 @@ def factorize_in_memory(job: Job, entries: Real) -> float:
     return squared_error
 
 
+def _error_of_recovery(job: Job, entries: Real) -> float:
+    """Return the probe's estimate of ‖M − M̂‖_F / ‖M‖_F for the recovered M̂ = `entries` (n, m)."""
+    plan, probe = job.plan, job.run.complete("stages/probe")[:]
+    seen = np.zeros_like(probe)
+    for start, tile in InMemory(entries, plan.tile_rows).tiles(0, plan.rows, set()):
+        job.probe.accumulate(tile, start, seen)
+    return float(np.linalg.norm(probe - seen) / (np.linalg.norm(probe) or 1.0))
+
+
 def recover_then_factorize(job: Job) -> None:
     """Recover every column of M from M̃ = P M, then factorize them (Sharan et al. 2019, §3, the baseline)."""
     plan = job.plan
@@ -62,4 +71,5 @@ def recover_then_factorize(job: Job) -> None:
     entries = np.empty((plan.rows, plan.width), plan.dtype)
     for k in range(plan.width):
         entries[:, k] = recovered[k]
+    job.note(recovered_error=_error_of_recovery(job, entries))
     factorize_in_memory(job, entries)

@@ -15,7 +15,15 @@ import numpy as np
 
 from dcf.errors import BudgetError, UsageError
 from dcf.settings import IN_MEMORY
-from dcf.sizes import MIB, RANGE_BYTES, carried_of, compressed_axes, sketch_sizes, slices_of
+from dcf.sizes import (
+    MIB,
+    RANGE_BYTES,
+    carried_of,
+    compressed_axes,
+    refuse_senseless_rank,
+    sketch_sizes,
+    slices_of,
+)
 from dcf.solvers.reduction import subtree_size
 from dcf.types import Block, Layout
 
@@ -155,11 +163,7 @@ def make_plan(
     axis, *sampled = compressed_axes(layout, settings)
     others = layout.shape[:axis] + layout.shape[axis + 1 :]
     rows, width = layout.shape[axis], math.prod(others)
-    if settings.decomposition != "cp" and settings.rank > min(rows, width):
-        raise UsageError(
-            f"--rank is {settings.rank}, larger than min(n, m) = {min(rows, width)} of a"
-            f" {layout.shape[0]} x {layout.shape[1]} source."
-        )
+    refuse_senseless_rank(layout, settings)
     method = settings.method
     slices = slices_of(axis, sampled, layout, settings)
     seen = math.prod(slices)
@@ -319,4 +323,6 @@ def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dic
             if plan.method in IN_MEMORY
             else f", or lower --sketch-size (now {sketch})"
         )
+        if plan.memory < DRIVER_BASE:
+            advice = f" (the driver process alone takes {mib(DRIVER_BASE)})"
         refuse(f"The driver of method {plan.method}", plan.driver_bytes, advice)

@@ -55,7 +55,7 @@ class Settings:
     nnz_per_column: int = 5
     """p, ones per column of P"""
     restarts: int = 4
-    """random starts besides the NNDSVD one"""
+    """random starts besides the first"""
     tol: float | None = None
     """KKT ratio at which a factorization has converged; None lets each take its own"""
     max_iter: int = 2000
@@ -98,6 +98,12 @@ class Settings:
         ):
             if word not in allowed:
                 raise UsageError(f"{name} is {word!r}; it must be one of {', '.join(allowed)}.")
+        if self.center != "no" and self.decomposition != "svd":
+            raise UsageError(
+                f"--center belongs to svd (PCA); {self.decomposition} takes the data as they are."
+            )
+        if self.signed and self.decomposition != "cp":
+            raise UsageError(f"--signed belongs to cp; the signs of {self.decomposition} are its own.")
         self._check_axes()
         if self.method == "rows" and self.refine == 0:
             raise UsageError(
@@ -107,7 +113,7 @@ class Settings:
     def _check_axes(self) -> None:
         several = self.decomposition == "cp"
         if self.axis != "longest" and not (
-            all(part.isdigit() for part in self.axis.split(",")) if several else self.axis in ("0", "1")
+            all(part.isdecimal() for part in self.axis.split(",")) if several else self.axis in ("0", "1")
         ):
             allowed = "longest, or numbers such as 0 or 0,2" if several else "longest, 0 or 1"
             raise UsageError(f"--axis is {self.axis!r}; it must be {allowed}.")

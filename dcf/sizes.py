@@ -29,6 +29,18 @@ RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
 RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
 
 
+def refuse_senseless_rank(layout: Layout, settings: Settings) -> None:
+    """Refuse more components than would give back any array of the shape: one a fibre of the longest axis."""
+    most, shape = math.prod(layout.shape) // max(layout.shape), " x ".join(map(str, layout.shape))
+    if settings.rank > most and settings.decomposition == "cp":
+        raise UsageError(
+            f"--rank is {settings.rank}, but {most} components, one a fibre of the longest axis, give back"
+            f" any {shape} tensor."
+        )
+    if settings.rank > most:
+        raise UsageError(f"--rank is {settings.rank}, larger than min(n, m) = {most} of a {shape} source.")
+
+
 def compressed_axes(layout: Layout, settings: Settings) -> list[int]:
     """Return the axis of the long factor, the longest or the one asked for, and others to be sampled."""
     if settings.axis == "longest":

@@ -23,6 +23,25 @@ def plant(n=1200, m=60, rank=4, density=0.4, noise=0.01, seed=0, dtype="f4"):
     return ((w @ h) * (1 + noise * generator.standard_normal((n, m)))).astype(dtype), w, h
 
 
+def plant_tensor(shape, rank=3, *, signed=False, noise=0.02, nonzeros=0, seed=0, dtype="f4"):
+    """A tensor of this rank and its factors, `nonzeros` a column in the first one (0: all)."""
+    generator = np.random.default_rng(seed)
+    draw = generator.standard_normal if signed else generator.random
+    factors = [0.1 + generator.random((size, rank)) if not signed else draw((size, rank)) for size in shape]
+    if nonzeros:
+        factors[0] = np.zeros((shape[0], rank))
+        for column in factors[0].T:
+            where = generator.choice(shape[0], nonzeros, replace=False)
+            column[where] = (0.3 + generator.exponential(size=nonzeros)) * (
+                generator.choice([-1, 1], nonzeros) if signed else 1
+            )
+    letters = "abcdefgh"[: len(shape)]
+    tensor = np.einsum(",".join(f"{x}z" for x in letters) + f"->{letters}", *factors, optimize=True)
+    error = generator.standard_normal(shape)
+    error *= noise * np.linalg.norm(tensor) / np.linalg.norm(error)
+    return (tensor + error if signed else np.maximum(tensor + error, 0)).astype(dtype), factors
+
+
 def store(path, matrix, chunks=(256, 32), **options):
     return zarr.create_array(str(path), data=matrix, chunks=chunks, **options)
 

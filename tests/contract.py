@@ -59,7 +59,8 @@ def check(out, source=None):
         norm = np.linalg.norm(m)
         true = np.linalg.norm(m - product(arrays)) / norm if norm > 1e-6 * scale else 0.0
         if error["kind"] == "exact":
-            assert abs(error["value"] - true) <= max(1e-3 * true, 2e-7)
+            rounding = 2e-7 * max(1.0, np.linalg.norm(norms) / norm if norm else 0.0)
+            assert abs(error["value"] - true) <= max(1e-3 * true, rounding)
         else:
             low, high = error["interval"]
             assert 0.9 * low <= true <= 1.1 * high

@@ -13,41 +13,13 @@ import numpy as np
 import psutil
 import pytest
 import zarr
-from click.testing import CliRunner
+from commandline import dcf
 from conftest import plant, store
 
 from dcf.cli import main as cli
 from dcf.datasets import planted_nmf
 from dcf.metrics import support_f1
 from dcf.storage.run import RunGroup
-
-
-def dcf(*words, expect=0):
-    """Run ``dcf words`` in this process; return what it printed (stdout, stderr)."""
-    runner, out = CliRunner(), []
-
-    def call():
-        sys.argv = ["dcf", *map(str, words)]
-        cli.main()
-
-    code = 0
-    with runner.isolation() as streams:
-        try:
-            call()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = [streams[0].getvalue().decode(), streams[1].getvalue().decode()]
-    assert code == expect, out
-    assert "Traceback" not in out[0] + out[1]
-    return out
-
-
-@pytest.fixture(autouse=True)
-def keep_argv_and_signals():
-    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
-    yield
-    sys.argv = argv
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="dcf")
 def app() -> None:
-    """Factorize matrices larger than memory, out of chunked Zarr arrays.
+    """Factorize matrices and tensors larger than memory, out of chunked Zarr arrays.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 bad data, 4 does not fit the memory budget, 130 and 143
     interrupted (the same command resumes).
@@ -123,7 +123,7 @@ _verb("nmf", "Factorize SOURCE ≈ W H with W, H ≥ 0 into the run group OUT.")
 _verb("semi-nmf", "Factorize SOURCE ≈ W H with one factor ≥ 0, that of the axis not compressed.")
 _verb("spca", "Factorize SOURCE ≈ W H with a sparse factor, of any sign, along the compressed axis.")
 _verb("svd", "Find the leading singular triplets of SOURCE; with --center, its PCA.")
-_verb("cp", "Decompose a tensor SOURCE ≈ Σ λ a ∘ b ∘ c ∘ … in three modes or more.")
+_verb("cp", "Decompose a tensor (CP): SOURCE ≈ Σ λ a ∘ b ∘ c ∘ …, three axes or more.")
 
 _as_option = click.option(
     "--as",
@@ -194,7 +194,7 @@ def factorize(out: str, **options: Any) -> None:
 @workers_option
 @json_option
 def recover(out: str, **options: Any) -> None:
-    """Stage 3: recover the full factor, one column a task. Never opens SOURCE."""
+    """Stage 3: recover the long factor from the sketches alone. Never opens SOURCE."""
     _stage(out, options, "recover")
 
 
@@ -204,7 +204,7 @@ def recover(out: str, **options: Any) -> None:
 @workers_option
 @json_option
 def refine(out: str, **options: Any) -> None:
-    """Stage 4: the exact passes over SOURCE that the run asked for, then W and H."""
+    """Stage 4: the exact passes over SOURCE that the run asked for, then the factors."""
     _stage(out, options, "refine")
 
 

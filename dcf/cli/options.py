@@ -29,25 +29,6 @@ _shared_options = _together(
         "--refine", type=int, help="Exact passes after the factorization. [default: 1; 0 where in memory]"
     ),
     click.option(
-        "--sketch-size",
-        type=int,
-        help="Rows of the one-sided sketch or of the row sample. [default: planned]",
-    ),
-    click.option(
-        "--nnz-per-column", type=int, default=5, show_default=True, help="Ones per column of the projection."
-    ),
-    click.option(
-        "--restarts", type=int, default=4, show_default=True, help="Random starts besides the NNDSVD one."
-    ),
-    click.option(
-        "--tol",
-        type=float,
-        help="KKT ratio at which the factorization ends. [default: 1e-4; 1e-9 for NMF of P M]",
-    ),
-    click.option(
-        "--max-iter", type=int, default=2000, show_default=True, help="Most sweeps of the factorization."
-    ),
-    click.option(
         "--negatives",
         type=click.Choice(["error", "allow"]),
         help="Refuse negative entries, or fit them. [default: error where all factors are nonnegative]",
@@ -59,27 +40,51 @@ _shared_options = _together(
         show_default=True,
         help="Count absent chunks, or refuse them.",
     ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
+)
+
+_fit_options = _together(
+    click.option(
+        "--sketch-size",
+        type=int,
+        help="Rows of the one-sided sketch or of the row sample. [default: planned]",
+    ),
+    click.option(
+        "--restarts", type=int, default=4, show_default=True, help="Random starts besides the first one."
+    ),
+    click.option(
+        "--tol",
+        type=float,
+        help="KKT ratio at which the factorization ends. [default: 1e-4 or below, as it needs]",
+    ),
+    click.option(
+        "--max-iter", type=int, default=2000, show_default=True, help="Most sweeps of the factorization."
+    ),
     click.option(
         "--resketch",
         is_flag=True,
         help="Take one more pass with a larger sketch where the evidence asks for one.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
 )
 
-_signed = click.option("--signed", is_flag=True, help="Factors of any sign.")
+_nnz_per_column = click.option(
+    "--nnz-per-column", type=int, default=5, show_default=True, help="Ones per column of the projection."
+)
+_signed = click.option("--signed", is_flag=True, help="Factors of any sign (of a tensor).")
 _center = click.option(
     "--center",
     type=click.Choice(["no", "columns", "rows"]),
     default="no",
     show_default=True,
-    help="Take out the means of the columns or the rows first (PCA).",
+    help="Take out the means of the columns or the rows first (PCA, svd alone).",
 )
 
 
 def settings_options(*decompositions: str) -> Callable[[Command], Command]:
     """Return the options of one or more decompositions: the shared ones, and their own."""
     own = {"cp": _signed, "svd": _center}
+    fitted = [_fit_options] * (decompositions != ("svd",))
+    recovered = any("factorize-recover" in METHODS_OF[name] for name in decompositions)
     methods = {method: None for name in decompositions for method in METHODS_OF[name]}
     method = click.option(
         "--method",
@@ -94,9 +99,18 @@ def settings_options(*decompositions: str) -> Callable[[Command], Command]:
         type=str if several else click.Choice(["longest", "0", "1"]),
         default="longest",
         show_default=True,
-        help="The compressed axis: longest, or its number" + "; of a tensor several, such as 0,2." * several,
+        help="The compressed axis: longest, or its number"
+        + "; of a tensor several, such as 0,2" * several
+        + ".",
     )
-    return _together(_shared_options, method, axis, *(own[name] for name in decompositions if name in own))
+    return _together(
+        _shared_options,
+        method,
+        axis,
+        *fitted,
+        *([_nnz_per_column] * recovered),
+        *(own[name] for name in decompositions if name in own),
+    )
 
 
 memory_option = click.option(

@@ -42,7 +42,7 @@ def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
         else "",
         f"probe of {plan.probe_size} rows"
         if plan.method != "full"
-        else "none: the array itself is factorized",
+        else "none: the data themselves are factorized",
         f"all of {_by(plan.slices)} of the {_by(plan.others)} entries of the other modes"
         if plan.slices != plan.others
         else "",
