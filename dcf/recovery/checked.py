@@ -60,17 +60,25 @@ class CheckedRecovery:
         out = kept_out[index]
         out[out.all(axis=1)] = False  # an item must be somewhere
         rest, seen = np.where(out, 0.0, value), np.where(kept_out, 0.0, target)
-        ways = [lambda *given: sparse.recover(*given).values, *self._dense_ways()]
-        missed = [
-            float(np.square((target - bucket(index, value, way(index, rest, seen), d))[kept_out]).sum())
-            for way in ways
-        ]
-        best = int(np.argmin(missed))
-        if best == 0:
+
+        def missed(way: Callable[[Index, Float64, Float64], Float64]) -> float:
+            estimate = bucket(index, value, way(index, rest, seen), d)
+            return float(np.square((target - estimate)[kept_out]).sum())
+
+        of_sparse = missed(lambda *given: sparse.recover(*given).values)
+        if of_sparse <= self._missed_by_the_truth(int(kept_out.sum())):
             return found
-        w = ways[best](index, value, target)
+        of_dense = {missed(way): way for way in self._dense_ways()}
+        least = min(of_dense)
+        if of_sparse <= least:
+            return found
+        w = of_dense[least](index, value, target)
         left = float(np.linalg.norm(target - bucket(index, value, w, d)) / np.linalg.norm(target))
         return replace(found, values=w, residual_norm=left, sparsest=support)
+
+    def _missed_by_the_truth(self, count: int) -> float:
+        """Return the most that noise alone adds to so many buckets, four standard deviations up."""
+        return self.noise**2 * (count + 4.0 * float(np.sqrt(2.0 * count)))
 
     def _dense_ways(self) -> list[Callable[[Index, Float64, Float64], Float64]]:
         """Return the estimates of a column that is not sparse."""
