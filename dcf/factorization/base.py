@@ -1,8 +1,17 @@
-"""The one loop of every factorizer: sweep until a KKT ratio falls below a tolerance."""
+"""What every factorizer has: several starts, and the one loop, until a KKT ratio falls below a tolerance."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dcf.types import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dcf.types import FactorizationResult, Real
 
 _PATIENCE = 200
 
@@ -25,3 +34,25 @@ def sweep_until(
         if since >= _PATIENCE and best <= floor:
             return Status.stagnated, n_iter, ratio
     return Status.max_iter_reached, max_iter, ratio
+
+
+@dataclass(frozen=True)
+class Multistart(ABC):
+    """A factorizer that takes the best of several starts."""
+
+    rank: int
+    """r"""
+    restarts: int = 4
+    """random starts besides the first"""
+    tol: float = 1e-4
+    """KKT ratio at which it has converged"""
+    max_iter: int = 2000
+    """most sweeps of the best start"""
+    seed: int = 0
+    """of the random starts"""
+    threads: int = 1
+    """starts that are tried at once; the result does not depend on it"""
+
+    @abstractmethod
+    def factorize(self, m: Real) -> FactorizationResult:
+        """Return W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H for m (d, m)."""

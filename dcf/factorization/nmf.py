@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dcf.factorization.base import sweep_until
+from dcf.factorization.base import Multistart, sweep_until
 from dcf.factorization.pair import Dense, Pair, best_of, starts_of
 from dcf.types import FactorizationResult, Factors
 
@@ -14,32 +14,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HalsNMF:
+class HalsNMF(Multistart):
     """The best of several starts, tried on some of the rows, carried to `tol` on all of them."""
-
-    rank: int
-    """r"""
-    restarts: int = 4
-    """random starts besides NNDSVD"""
-    tol: float = 1e-4
-    """KKT ratio: projected gradient over the norm of its linear term, the larger of W's and H's"""
-    max_iter: int = 2000
-    """most sweeps of the best start"""
-    seed: int = 0
-    """of the random starts"""
-    threads: int = 1
-    """starts that are tried at once; the result does not depend on it"""
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return nonnegative W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H."""
         trials = starts_of(m, self.rank, self.restarts, self.seed)
         best, agreement, tried = best_of(trials, self.tol, self.max_iter, self.threads)
         result = self.carry_on(m, best.components)
-        return replace(
-            result,
-            n_iter=tried + result.n_iter,
-            stability=agreement,
-        )
+        return replace(result, n_iter=tried + result.n_iter, stability=agreement)
 
     def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
         """Return the factors of `m` (d, m) that are reached from H = `components` (r, m)."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.factorization.base import sweep_until
+from dcf.factorization.base import Multistart, sweep_until
 from dcf.factorization.initialization import nndsvd, random_rows
 from dcf.factorization.pair import Dense, best_of, trial_rows
 from dcf.solvers.gram_nnls import descend_rows, projected_gradient
@@ -66,21 +66,8 @@ class SemiPair:
 
 
 @dataclass(frozen=True)
-class SemiNMF:
+class SemiNMF(Multistart):
     """The best of several starts, tried on some of the rows, carried to `tol` on all of them."""
-
-    rank: int
-    """r"""
-    restarts: int = 4
-    """random starts besides NNDSVD"""
-    tol: float = 1e-4
-    """KKT ratio: projected gradient of H over the norm of its linear term"""
-    max_iter: int = 2000
-    """most sweeps of the best start"""
-    seed: int = 0
-    """of the random starts"""
-    threads: int = 1
-    """starts that are tried at once; the result does not depend on it"""
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return W (d, r) and H ≥ 0 (r, m), rows of H of unit norm, with m ≈ W H."""

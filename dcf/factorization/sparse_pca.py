@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import qr
 
-from dcf.factorization.base import sweep_until
+from dcf.factorization.base import Multistart, sweep_until
 from dcf.factorization.initialization import random_rotation
 from dcf.factorization.stability import STARTS_COMPARED, stability
 from dcf.factorization.truncated import Truncated, distance, least_squares_weights
@@ -119,21 +119,11 @@ def fastica(whitened: Float64, rotation: Float64) -> Float64:
 
 
 @dataclass(frozen=True)
-class SparsePCA:
+class SparsePCA(Multistart):
     """The rotation of the leading r singular vectors that makes W sparsest: the best of several starts."""
 
-    rank: int
-    """r"""
-    restarts: int = 4
-    """random rotations besides the singular vectors themselves"""
     tol: float = 1e-4
     """cosine that columns of Q may be from where the objective has its minimum"""
-    max_iter: int = 2000
-    """most sweeps of a start"""
-    seed: int = 0
-    """of the random rotations"""
-    threads: int = 1
-    """starts that are tried at once; the result does not depend on it"""
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return W (d, r) and H (r, m), of any sign, rows of H of unit norm, with m ≈ W H.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.factorization.base import sweep_until
+from dcf.factorization.base import Multistart, sweep_until
 from dcf.factorization.pair import Pair, ranked, starts_of
 from dcf.factorization.stability import STARTS_COMPARED, fits_as_well, stability
 from dcf.factorization.truncated import (
@@ -89,21 +89,11 @@ def sparser(m: Truncated, components: Float64, noise: float) -> Float64:
 
 
 @dataclass(frozen=True)
-class SparsestNMF:
+class SparsestNMF(Multistart):
     """The factorization of a sketch that has the most zeros in W̃, known to the noise."""
 
-    rank: int
-    """r"""
-    restarts: int = 4
-    """random starts besides NNDSVD"""
     tol: float = 1e-9
     """to what W̃ is resolved, over its largest entry, where the noise sets no coarser limit"""
-    max_iter: int = 2000
-    """most sweeps, over all penalties"""
-    seed: int = 0
-    """of the random starts"""
-    threads: int = 1
-    """starts that are tried at once; the result does not depend on it"""
 
     def factorize(self, m: Real) -> FactorizationResult:
         """Return W (d, r), of any sign, and H ≥ 0 (r, m), rows of H of unit norm, with m ≈ W H.
