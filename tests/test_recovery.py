@@ -12,6 +12,7 @@ from dcf.recovery.base import ColumnRecovery, rows_to_carry
 from dcf.recovery.basis_pursuit import BasisPursuit
 from dcf.recovery.checked import CheckedRecovery, bucket
 from dcf.recovery.columns import recover_column
+from dcf.recovery.lasso import Lasso
 from dcf.recovery.nnls import NonnegativeRecovery, descend
 from dcf.recovery.reweighted import ReweightedRecovery
 from dcf.sketch.projections import SparseBinary
@@ -32,6 +33,9 @@ class Row:
 TABLE = {
     "nnls": Row(NonnegativeRecovery()),
     "reweighted": Row(ReweightedRecovery(noise=0.0)),
+    "checked": Row(CheckedRecovery(noise=0.0)),
+    "lasso": Row(Lasso(penalty=1e-9, tol=1e-11), signed=True),
+    "signed-reweighted": Row(ReweightedRecovery(noise=0.0, signed=True), signed=True),
     "nonnegative-lp": Row(BasisPursuit(nonnegative=True), equations=True),
     "signed-lp": Row(BasisPursuit(nonnegative=False), equations=True, signed=True),
 }

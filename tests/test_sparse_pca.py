@@ -237,7 +237,7 @@ def test_lasso_is_optimal_and_agrees_with_scikit_learn(seed, strength):
     p, _, target = column(n, d, 15, 0.1, seed)
     dense = p.dense(0, n)
     penalty = strength * np.abs(dense.T @ target).max()
-    solution = recover_column(Lasso(penalty), p, n, target)
+    solution = recover_column(Lasso(strength), p, n, target)
     w, residual = solution.values, target - dense @ solution.values
     assert solution.status is Status.converged
     # The residual, scaled to be dual feasible, bounds the optimum from below.
