@@ -5,7 +5,7 @@ PYTEST ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench paper clean
 
 demo: $(VENV)/.core
 	$(BIN)/dcf demo
@@ -20,8 +20,15 @@ check: $(VENV)/.test
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench: $(VENV)/.test
-	for job in against_sklearn real_data methods one_pass trust calibration sparse_recovery baseline_memory layouts; \
+	for job in against_sklearn real_data methods one_pass trust calibration sparse_recovery sparse_pca tensors \
+	  baseline_memory layouts; \
 	do echo "$$job"; $(BIN)/python benchmarks/$$job.py || exit 1; done
+
+# The experiments of the paper, an hour: tables and plots into benchmarks/paper/results.
+paper: $(VENV)/.test
+	$(INSTALL) --no-deps -r benchmarks/paper/packages.txt
+	for job in synthetic nnz expression eeg table1; \
+	do echo "$$job"; $(BIN)/python benchmarks/paper/$$job.py || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -13,9 +13,12 @@ import zarr
 from conftest import store
 from counting import open_counted, reads
 from sklearn.decomposition import NMF
+from tensorly.cp_tensor import cp_to_tensor
+from tensorly.decomposition import non_negative_parafac_hals
 
-from dcf.datasets import planted_nmf
-from dcf.metrics import column_errors, support_f1
+import dcf
+from dcf.datasets import planted_cp, planted_nmf
+from dcf.metrics import column_errors, factor_match_score, support_f1
 
 pytestmark = pytest.mark.slow
 
@@ -128,3 +131,68 @@ def test_over_http(tmp_path, conforms):
     log = Path(tmp_path / "log").read_text()
     for i in range(5):
         assert log.count(f'"GET /s.zarr/c/{i}/0 ') == 2
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_kinetic_against_tensorly(tmp_path, conforms):
+    tensor = real_data.kinetic()
+    store(tmp_path / "s.zarr", tensor, chunks=(30, 12, 10, 20))
+    errors = []
+    for seed in range(3):
+        theirs = non_negative_parafac_hals(
+            tensor, 3, n_iter_max=500, init="random", random_state=seed, tol=1e-12
+        )
+        errors.append(np.linalg.norm(tensor - cp_to_tensor(theirs)) / np.linalg.norm(tensor))
+    result = dcf.cp(tmp_path / "s.zarr", rank=3, out=tmp_path / "o.zarr")
+    conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")
+    assert result.attributes["passes"] == 2
+    assert result.relative_error.value <= 1.01 * min(errors)
+
+
+# tensorly 0.10's best of random starts, as in tests/test_cp.py.
+@pytest.mark.parametrize(("rank", "theirs"), [(5, 0.097997), (10, 0.081241)])
+def test_indian_pines_as_a_tensor(tmp_path, conforms, rank, theirs):
+    store(tmp_path / "s.zarr", real_data.indian_pines_cube(), chunks=(50, 50, 200))
+    result = dcf.cp(tmp_path / "s.zarr", rank=rank, out=tmp_path / "o.zarr")
+    conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")
+    assert result.attributes["passes"] == 2
+    assert result.relative_error.value <= 1.01 * theirs
+
+
+def test_a_planted_tensor_within_its_budget(tmp_path, conforms):
+    source, out = tmp_path / "s.zarr", tmp_path / "o.zarr"
+    planted = planted_cp(source, (60_000, 60, 20), 8)
+    words = ["cp", source, out, "--rank", 8, "--memory", "448MiB", "--workers", 2]
+    subprocess.run([sys.executable, "-m", "dcf", *map(str, words)], check=True, capture_output=True)
+    conforms(out, source)
+    group = zarr.open_group(out)
+    record = dict(group.attrs)["dcf"]
+    assert record["passes"] == 2
+    assert factor_match_score([group[f"factor_{k}"][:] for k in range(3)], planted.factors) >= 0.999
+    assert record["relative_error"]["value"] <= 1.005 * planted.noise_floor
+    assert len(record["peak_memory"]["workers"]) == 2
+    assert record["peak_memory"]["worker"] <= record["plan"]["worker_bytes"] <= 448 * 2**20
+    assert record["peak_memory"]["driver"] <= record["plan"]["driver_bytes"]
+
+
+@pytest.mark.parametrize(("sketch", "nonzeros", "most"), [(400, 100, 0.02), (800, 180, 0.01)])
+def test_sparse_pca_in_the_setting_of_the_paper(tmp_path, conforms, sketch, nonzeros, most):
+    generator = np.random.default_rng(0)
+    w = np.zeros((2000, 10))
+    for column in w.T:
+        places = generator.choice(2000, nonzeros, replace=False)
+        column[places] = generator.standard_normal(nonzeros)
+    m = w @ generator.standard_normal((10, 2000))
+    m += 0.1 * np.linalg.norm(m) / 2000 * generator.standard_normal(m.shape)
+    store(tmp_path / "s.zarr", m, chunks=(500, 2000))
+    result = dcf.spca(
+        tmp_path / "s.zarr",
+        rank=10,
+        out=tmp_path / "o.zarr",
+        method="factorize-recover",
+        sketch_size=sketch,
+        refine=0,
+        axis=0,
+    )
+    conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")
+    assert np.median(column_errors(result.W[:], w)) <= most
