@@ -10,7 +10,7 @@ import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 from dcf.candidates import surrogate_of
 from dcf.job import what_is_left
-from dcf.kinds import recovery_of
+from dcf.kinds import model_of, recovery_of
 from dcf.sketch.probe import certify
 from dcf.storage.run import Transposed
 from dcf.types import Block
@@ -37,14 +37,17 @@ def recover_rows(job: Job) -> None:
     """Solve W from the surrogate M̂ = Z A V, row block by row block."""
     plan, blocks = job.plan, job.plan.sketch_blocks
     surrogate, rows = surrogate_of(job)
-    h = job.run.complete("stages/candidates/range")[:]
+    h, model = job.run.complete("stages/candidates/range")[:], job.model
+    if job.settings.decomposition == "spca":  # rows of M̂ have a noise of their own
+        triangle = job.run.complete("stages/triangle")[:]
+        model = model_of(job.settings, plan, surrogate.noise(triangle.T @ triangle, plan.rows, plan.rank))
     like = alternating.empty_sums(plan.carried, len(surrogate.directions)).to_arrays()
     journal = job.run.journal("recover_rows", len(blocks), like)
     weights = job.allocate_once("stages/range_weights")
     with job.stage("recover rows", journal, blocks):
         coordinates = surrogate.project(h)
         graph = alternating.refine(
-            rows, job.model, coordinates, h @ h.T, plan.dtype, weights, journal, blocks, plan.most_tasks
+            rows, model, coordinates, h @ h.T, plan.dtype, weights, journal, blocks, plan.most_tasks
         )
         sums = job.workers.compute(graph)
     job.run.put("stages/range_gram", sums.gram)

@@ -23,18 +23,24 @@ from scipy.sparse.linalg import LinearOperator, cg
 from dcf.recovery.base import rows_to_carry
 from dcf.recovery.nnls import NonnegativeRecovery
 from dcf.recovery.reweighted import ReweightedRecovery
+from dcf.types import ColumnSolution, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dcf.types import ColumnSolution, Float64, Index
+    from dcf.types import Float64, Index
 
 # One bucket in so many is kept out: few, for with fewer rows a column at the limit is lost.
 _KEPT_OUT = 50
 # Few items that leave so little of w̃ are the column: no dense one would have them do.
 _EXPLAINED = 1e-6
+# A column with fewer buckets than this part within three standard deviations of zero is not sparse: one of
+# k ≤ 0.35 d nonzeros leaves a sixth of them empty. Looking for it would take all the sweeps there are.
+_ZERO, _FEWEST_ZEROS = 3.0, 0.05
+# A sparse column takes a few hundred sweeps, one at the limit of its sketch a few thousand.
+_MOST_SWEEPS = 5000
 # Least squares of a dense column converges slowly, to an answer that is rough in any case.
-_ROUGH, _MOST_SWEEPS = 1e-4, 500
+_ROUGH, _ROUGH_SWEEPS = 1e-4, 500
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,19 @@ class CheckedRecovery:
     """whether the column may have negative entries"""
 
     def recover(self, index: Index, value: Float64, target: Float64) -> ColumnSolution:
-        """Return the column w (n,) with P w ≈ w̃; one that is not sparse has n nonzeros.
+        """Return the column w (n,) with P w ≈ w̃; one that is not sparse has many nonzeros.
 
         index, value : (n, p), P in index form; target : (d,), w̃.
         """
-        sparse = ReweightedRecovery(self.noise, signed=self.signed)
-        found = sparse.recover(index, value, target)
-        n, d, support = len(index), len(target), int(np.count_nonzero(found.values))
-        if found.residual_norm <= _EXPLAINED and rows_to_carry(support, n) <= d:
+        n, d = len(index), len(target)
+        sparse = ReweightedRecovery(self.noise, _MOST_SWEEPS, self.signed)
+        size = np.abs(target) if self.signed else target
+        everywhere = np.mean(size <= _ZERO * self.noise) < _FEWEST_ZEROS
+        found = ColumnSolution(np.zeros(n), Status.converged, 0, 1.0, 0.0)
+        if not everywhere:
+            found = sparse.recover(index, value, target)
+        support = n if everywhere else int(np.count_nonzero(found.values))
+        if not everywhere and found.residual_norm <= _EXPLAINED and rows_to_carry(support, n) <= d:
             return found
         kept_out = np.arange(d) % _KEPT_OUT == 0
         out = kept_out[index]
@@ -65,7 +76,7 @@ class CheckedRecovery:
             estimate = bucket(index, value, way(index, rest, seen), d)
             return float(np.square((target - estimate)[kept_out]).sum())
 
-        of_sparse = missed(lambda *given: sparse.recover(*given).values)
+        of_sparse = np.inf if everywhere else missed(lambda *given: sparse.recover(*given).values)
         if of_sparse <= self._missed_by_the_truth(int(kept_out.sum())):
             return found
         of_dense = {missed(way): way for way in self._dense_ways()}
@@ -84,7 +95,7 @@ class CheckedRecovery:
         """Return the estimates of a column that is not sparse."""
         if self.signed:  # least squares of any sign is what is nearest to a constant
             return [self._nearest_to_constant]
-        least_squares = NonnegativeRecovery(tol=_ROUGH, max_iter=_MOST_SWEEPS)
+        least_squares = NonnegativeRecovery(tol=_ROUGH, max_iter=_ROUGH_SWEEPS)
         return [lambda *given: least_squares.recover(*given).values, self._nearest_to_constant]
 
     def _nearest_to_constant(self, index: Index, value: Float64, target: Float64) -> Float64:

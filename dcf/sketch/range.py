@@ -96,6 +96,14 @@ class Surrogate:
         leading = vectors.T @ self.directions
         return np.pad(leading, ((0, count - len(leading)), (0, 0)))
 
+    def noise(self, gram: Float64, rows: int, rank: int) -> float:
+        """Return the standard deviation of a coordinate of a row of M̂ beyond its `rank` leading directions.
+
+        gram : ZᵀZ (q, q); rows : n.
+        """
+        squares = np.linalg.eigvalsh(self.coordinates.T @ gram @ self.coordinates)[::-1][rank:]
+        return float(np.sqrt(np.maximum(squares, 0.0).mean() / rows)) if len(squares) else 0.0
+
     def project(self, components: Float64) -> Float64:
         """Return H Vᵀ (r, k), the coordinates of H = `components` (r, m)."""
         return components @ self.directions.T
