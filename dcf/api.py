@@ -187,7 +187,7 @@ def _absolute(place: str | Path) -> str:
     """Return a path that holds from any working directory; URLs stay, file:// becomes a path."""
     if not isinstance(place, str | Path):
         raise UsageError(
-            f"SOURCE and OUT are paths or URLs (SOURCE also a zarr.Array), not {type(place).__name__}."
+            f"SOURCE and OUT are paths or URLs (SOURCE also an array), not {type(place).__name__}."
         )
     text = str(place).removeprefix("file://")
     return text if "://" in text else str(Path(text).absolute())

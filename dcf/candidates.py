@@ -79,14 +79,24 @@ def error_on(model: Model, rows: Real, shares: Float64, components: Float64) -> 
     return float(np.linalg.norm(m - w @ components) / norm) if norm else 0.0
 
 
+def data_noise(job: Job) -> float:
+    """Return the standard deviation of an entry of M about its part of rank r, from the probe.
+
+    An entry of S M is the sum of n / t entries of M with random signs.
+    """
+    plan, probe = job.plan, job.run.complete("stages/probe")[:]
+    of_probe = Truncated(probe, min(plan.rank, probe.shape[1])).noise(probe)
+    statistics = job.run.record["statistics"]
+    live = max(plan.rows * plan.width - statistics["zeros"], 1)
+    rounding = 4.0 * float(np.finfo(plan.dtype).eps * np.sqrt(statistics["squared_norm"] / live))
+    return max(of_probe * float(np.sqrt(len(probe) / plan.rows)), rounding)
+
+
 def candidates(job: Job) -> dict[str, Candidate]:
     """Return what every sketch that was taken finds, by method, and note the evidence."""
     plan, found = job.plan, {}
     if job.settings.decomposition == "spca":
-        probe = job.run.complete("stages/probe")[:]
-        # An entry of S M is the sum of n / t entries of M with random signs.
-        of_probe = Truncated(probe, min(plan.rank, plan.width)).noise(probe)
-        job.note(noise=of_probe * float(np.sqrt(len(probe) / plan.rows)))
+        job.note(noise=data_noise(job))
     if plan.sample_size:
         sample = job.run.complete("stages/sample")[:]
         solver = job.row_factorizer

@@ -10,6 +10,8 @@ from dcf.factorization.truncated import LEAST_ZEROS
 from dcf.recovery.base import rows_to_carry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dcf.plan import Plan
     from dcf.settings import Settings
     from dcf.types import Certificate
@@ -31,6 +33,8 @@ TURNED = 0.1
 # Where the columns of M that were recovered miss so much of it, their factors are not those of M: planted
 # ones miss at most 0.31 where they come back under noise of 0 to 10 %, at least 0.52 where they do not.
 LOST = 0.4
+# A factor with more nonzeros than this part of its rows is not the sparse one that sparse PCA looks for.
+DENSE = 0.5
 # Components of so many times the norm of the data cancel one another: more sweeps only make them larger.
 CANCELLING = 10.0
 # Components that other starts find again with at least this cosine are determined by the data (DESIGN.md).
@@ -127,6 +131,11 @@ def advise(
     return ""
 
 
+def _so_many(some: Sequence[Any], all_of: Sequence[Any], what: str, one: str, more: str) -> str:
+    """Return "2 of 5 components come", with the verb in its number."""
+    return f"{len(some)} of {len(all_of)} {what}s {one if len(some) == 1 else more}"
+
+
 def judge(
     certificate: Certificate, components: list[dict[str, Any]], record: dict[str, Any], plan: Plan
 ) -> dict[str, str]:
@@ -148,8 +157,8 @@ def judge(
     if shaky:
         least = min(c["stability"] for c in shaky)
         doubts.append(
-            f"{len(shaky)} of {len(components)} components come out differently from other starts that fit"
-            f" as well (cosine down to {least:.3f}): the data do not determine them, only their sum."
+            f"{_so_many(shaky, components, 'component', 'comes', 'come')} out differently from other starts"
+            f" that fit as well (cosine down to {least:.3f}): the data do not determine them, only their sum."
             + (OPEN if kind == "semi-nmf" else " Try a lower --rank.")
         )
     if not live and certificate.value > 0.0:
@@ -166,10 +175,25 @@ def judge(
         )
     turned = [c["residual"] for c in components if c["norm"] > 0.0 and c["residual"] > TURNED]
     if kind == "svd" and turned:
+        why = (
+            f"the last pass turned them by a sine of up to {max(turned):.2g}; values that follow may be too"
+            " close. Take another pass (--refine), or look at fewer of them."
+            if "squared_error" in record
+            else f"the sketch leaves {max(turned):.2g} of the norm unexplained. Take an exact pass"
+            " (--refine 1)."
+        )
+        doubts.append(f"{_so_many(turned, components, 'singular vector', 'is', 'are')} not settled: {why}")
+    if factorization["stability"] is None and live and kind != "svd":
         doubts.append(
-            f"{len(turned)} of {len(components)} singular vectors are not settled (sine up to"
-            f" {max(turned):.2g}, of the last pass or the sketch's own error): the singular values that"
-            " follow are too close. Take another pass (--refine), or look at fewer of them."
+            "No other start came as close as the best: its components were not found a second time. More"
+            " --restarts may find them again, or better ones."
+        )
+    widest = max((c["support"] for c in components), default=0)
+    if kind == "spca" and widest > DENSE * plan.rows:
+        doubts.append(
+            f"Some component is in {100 * widest / plan.rows:.0f} % of the {parts_of(kind, plan.axis)[2]}:"
+            f" {parts_of(kind, plan.axis)[0]} is not sparse, and nothing else tells the components apart. Use"
+            " dcf svd, or a lower --rank."
         )
     known = (
         "The error is exact, summed over every entry of the data"
@@ -186,8 +210,8 @@ def judge(
     agreed = ", and other starts find the same components"
     if kind == "svd":
         agreed = ", and the singular vectors are settled" if components else ""
-    elif factorization["stability"] is None:
-        agreed = "; no other start came as close, so that components are not checked against one"
+    elif not live:
+        agreed = ""
     empty = len(components) - len(live)
     agreed += f"; {empty} of {len(components)} components are zero, the data hold no more" * (empty > 0)
     status = factorization["status"]

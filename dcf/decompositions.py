@@ -197,6 +197,10 @@ def _decompose(
     result_of: Callable[[RunGroup, Callable[[Any], Any]], Result],
     options: dict[str, Any],
 ) -> Result:
+    own = {"rank", "signed", "center"}
+    unknown = sorted(set(options) - own - set(Options.__annotations__))
+    if unknown:
+        raise TypeError(f"dcf.{decomposition.replace('-', '_')} has no argument {unknown[0]!r}.")
     run_options = {k: options.pop(k) for k in ("memory", "workers", "overwrite", "reporter") if k in options}
     axis = options.get("axis", "longest")
     options["axis"] = axis if isinstance(axis, str) else ",".join(map(str, np.atleast_1d(axis)))

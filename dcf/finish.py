@@ -11,7 +11,6 @@ import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 from dcf.canonical import Canonical, singular_triplets, unit_columns
 from dcf.certificate import TURNED, advise, judge
-from dcf.job import what_is_left
 from dcf.one_pass import recovered
 from dcf.solvers.polyadic import split
 from dcf.types import Certificate, Status
@@ -44,7 +43,7 @@ def finish(job: Job) -> None:
     raw = _raw_pair(job)
     form = _canonical(job, raw)
     certificate = raw.certificate
-    squared_norm = _squared_norm(job, raw)
+    squared_norm = job.squared_norm
     if form.squared_loss and squared_norm:
         lost = form.squared_loss / squared_norm
         certificate = replace(certificate, value=float(np.sqrt(certificate.value**2 + lost)))
@@ -104,12 +103,9 @@ def _raw_pair(job: Job) -> _RawPair:
     components = run.complete(f"stages/components_{record.get('refined', 0)}")[:].astype(np.float64)
     method = record["method"]
     if "squared_error" in record:
-        raw = _RawPair(
-            run.complete("stages/weights"), run.complete("stages/gram")[:], components, Certificate(0.0)
-        )
-        squared_norm = _squared_norm(job, raw)
-        error = float(np.sqrt(record["squared_error"] / squared_norm)) if squared_norm > 0.0 else 0.0
-        return replace(raw, certificate=Certificate(error))
+        error = float(np.sqrt(record["squared_error"] / job.squared_norm)) if job.squared_norm else 0.0
+        weights, gram = run.complete("stages/weights"), run.complete("stages/gram")[:]
+        return _RawPair(weights, gram, components, Certificate(error))
     if method == "factorize-recover":
         gram = np.diag([report.norm**2 for report in column_reports(job)])
     else:
@@ -117,12 +113,6 @@ def _raw_pair(job: Job) -> _RawPair:
     said = record["evidence"]["errors"][method]
     certificate = Certificate(said["value"], tuple(said["interval"]))
     return _RawPair(recovered(job, method), gram, components, certificate)
-
-
-def _squared_norm(job: Job, raw: _RawPair) -> float:
-    """Return ‖M‖²_F less its means; those of its rows are the last column of W."""
-    means = float(raw.gram[-1, -1]) if job.mean_of == "rows" else 0.0
-    return what_is_left(job.squared_norm, means)
 
 
 def _canonical(job: Job, raw: _RawPair) -> Canonical:

@@ -8,7 +8,7 @@ import numpy as np
 
 import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
-from dcf.candidates import Candidate
+from dcf.candidates import Candidate, data_noise
 from dcf.factorization.truncated import Truncated
 from dcf.kinds import baseline_recovery_of
 from dcf.storage.source import InMemory
@@ -26,16 +26,16 @@ def factorize_in_memory(job: Job, entries: Real) -> float:
     """
     plan = job.plan
     if job.mean_of == "columns":
-        mean = entries.mean(axis=0, dtype=np.float64)
-        job.run.put("stages/mean", mean)
-        entries -= mean.astype(plan.dtype)
+        entries -= job.run.complete("stages/mean")[:].astype(plan.dtype)
     with job.stage("factorize"):
         if job.mean_of == "rows":
-            result = job.row_factorizer.factorize(entries - entries.mean(axis=1, keepdims=True))
+            means = entries.mean(axis=1, dtype=np.float64, keepdims=True).astype(plan.dtype)
+            result = job.row_factorizer.factorize(entries - means)
         else:
             result = job.row_factorizer.factorize(entries)
         candidate = Candidate.of(result)
-        job.note(noise=result.noise, fit=result.objective)
+        if plan.method == "full":
+            job.note(noise=result.noise)
         h = job.with_means(candidate.components).astype(plan.dtype).astype(np.float64)
         held, whole = InMemory(entries, plan.tile_rows), Block(0, 0, plan.rows)
         sums, weights = alternating.refine_block(held, job.model, h, None, plan.dtype, whole)
@@ -71,5 +71,5 @@ def recover_then_factorize(job: Job) -> None:
     entries = np.empty((plan.rows, plan.width), plan.dtype)
     for k in range(plan.width):
         entries[:, k] = recovered[k]
-    job.note(recovered_error=_error_of_recovery(job, entries))
+    job.note(recovered_error=_error_of_recovery(job, entries), noise=data_noise(job))
     factorize_in_memory(job, entries)

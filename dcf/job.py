@@ -28,19 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from dcf.kinds import Factorizer
+    from dcf.factorization.base import Factorizer
     from dcf.plan import Plan
     from dcf.settings import Settings
     from dcf.solvers.models import Model
     from dcf.storage.run import RunGroup
     from dcf.storage.source import ArraySource
     from dcf.types import Block, BlockSource, Float64, Index, Journal, Reporter, RowStore, Workers
-
-
-def what_is_left(squared_norm: float, squared_means: float) -> float:
-    """Return the squared norm without the means, 0 where it is no more than the rounding of both."""
-    left = squared_norm - squared_means
-    return left if left > 1e-13 * squared_norm else 0.0
 
 
 class Job:
@@ -146,12 +140,20 @@ class Job:
 
     @property
     def squared_norm(self) -> float:
-        """‖M‖²_F, of M less the means of its columns where these are taken out."""
+        """‖M‖²_F, of M less the means that are taken out; 0 where that is no more than rounding."""
         squared: float = self.run.record["statistics"]["squared_norm"]
-        if self.mean_of != "columns":
-            return squared
-        means = self.plan.rows * float(np.square(self.run.complete("stages/mean")[:]).sum())
-        return what_is_left(squared, means)
+        left = squared - self.run.record["statistics"].get("squared_means", 0.0)
+        return left if left > 1e-13 * squared else 0.0
+
+    def keep_means(self, means: Float64) -> None:
+        """Record what the first pass learnt of the means: 1ᵀM (m,) or ‖M 1‖²/m (1,), see `Sketch`."""
+        if self.mean_of == "no":
+            return
+        squared = float(means[0])
+        if self.mean_of == "columns":
+            self.run.put("stages/mean", means / self.plan.rows)
+            squared = float(means @ means) / self.plan.rows
+        self.run.update(statistics={**self.run.record["statistics"], "squared_means": squared})
 
     @property
     def contenders(self) -> tuple[str, ...]:

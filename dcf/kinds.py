@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from dcf.factorization.base import Factorizer
 from dcf.factorization.cp import HalsCP
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.orthogonalized import OrthogonalizedALS
@@ -32,13 +33,6 @@ if TYPE_CHECKING:
     from dcf.settings import Settings
     from dcf.solvers.models import Model
     from dcf.types import FactorizationResult, Float64, Real
-
-
-class Factorizer(Protocol):
-    """What factorizes a matrix in memory."""
-
-    def factorize(self, m: Real) -> FactorizationResult:
-        """Return W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H for m (d, m)."""
 
 
 @runtime_checkable
@@ -96,7 +90,7 @@ def recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:
 
 def baseline_recovery_of(settings: Settings) -> Callable[[float], ColumnRecovery]:
     """Return what makes the solver of a column of M itself, for the noise of an entry of P M."""
-    return without_noise if settings.nonnegative else partial(ReweightedRecovery, signed=True)
+    return without_noise if settings.negatives == "error" else partial(ReweightedRecovery, signed=True)
 
 
 def _common(settings: Settings, threads: int) -> dict[str, Any]:

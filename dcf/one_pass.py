@@ -9,7 +9,6 @@ import numpy as np
 import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 from dcf.candidates import surrogate_of
-from dcf.job import what_is_left
 from dcf.kinds import model_of, recovery_of
 from dcf.sketch.probe import certify
 from dcf.storage.run import Transposed
@@ -87,7 +86,5 @@ def estimate(job: Job, method: str) -> Certificate:
         known = difference - surrogate.unseen(probe, job.span.dense(0, plan.width).T)
         outside = h - g @ surrogate.directions  # of the surrogate's row space
         squared_known = seen.squared_residual + float((seen.gram * (outside @ outside.T)).sum())
-    if job.mean_of == "rows":  # the means are a component of their own, the last
-        squared_norm = what_is_left(squared_norm, float(seen.gram[-1, -1]))
     rounding = 4.0 * float(np.finfo(dtype).eps)
     return certify(difference, known, squared_known, squared_norm, rounding)

@@ -10,7 +10,7 @@ import dcf.refinement.alternating as alternating
 import dcf.sketch.compress as compression
 from dcf.candidates import candidates
 from dcf.certificate import enough_sketch, explain
-from dcf.errors import EntryError
+from dcf.errors import EntryError, SourceError
 from dcf.finish import column_reports, finish
 from dcf.in_memory import factorize_in_memory, recover_then_factorize
 from dcf.one_pass import components_of, estimate, recover_columns, recover_rows
@@ -19,8 +19,14 @@ from dcf.stages import STAGES, tidy
 from dcf.storage.source import Keeping
 from dcf.types import Block, Statistics, Status
 
+# ‖M‖²_F between which sums of products of M with W and H of unit norm stay in the range of the numbers.
+REACH = {"float32": (1e-28, 1e34), "float64": (1e-280, 1e280)}
+# Squared norms of two passes over the same data differ by rounding alone.
+SAME_DATA = 1e-4
+
 if TYPE_CHECKING:
     from dcf.job import Job
+    from dcf.types import Float64
 
 
 class Pipeline:
@@ -77,7 +83,7 @@ class Pipeline:
             dtype=plan.dtype,
             negatives_allowed=self.settings.negatives == "allow",
             absence_allowed=self.settings.missing_chunks == "report",
-            sums_columns=self.job.mean_of == "columns",
+            mean_of=self.job.mean_of,
             columns=self.job.columns,
         )
         if plan.method == "full":
@@ -112,8 +118,7 @@ class Pipeline:
         if plan.range_size:
             self.run.put("stages/corange", sketch.corange)
             self.run.put("stages/triangle", sketch.triangle)
-        if recipe.sums_columns:
-            self.run.put("stages/mean", sketch.column_sums / plan.rows)
+        self.job.keep_means(sketch.means)
 
     def factorize(self) -> None:
         """Find the candidates for H, and choose where the next stage needs no more than H."""
@@ -180,6 +185,7 @@ class Pipeline:
                 updated, squared_error = alternating.update_components(self.job.model, sums, before)
             else:
                 updated, squared_error = alternating.first_components(self.job.model, sums)
+            self._refuse_changed_data(sums, components[:].astype(np.float64), columns is None)
             self.run.put(f"stages/components_{number}", updated.astype(plan.dtype))
             self.run.put("stages/gram", sums.gram)
             record = self.run.record
@@ -200,8 +206,9 @@ class Pipeline:
         method = (
             min(contenders, key=lambda m: errors.get(m, np.inf)) if len(contenders) > 1 else contenders[0]
         )
-        h = self.run.complete(components_of(method))[:]
-        self.run.put("stages/components_0", h.astype(self.plan.dtype))
+        if components_of(method) != "stages/components_0":
+            h = self.run.complete(components_of(method))[:]
+            self.run.put("stages/components_0", h.astype(self.plan.dtype))
         reason = explain(method, contenders, errors, self.settings, self.plan)
         self.run.update(method=method, reason=reason)
 
@@ -215,10 +222,35 @@ class Pipeline:
         with self.job.stage("sketch", None, (whole,)):
             sketch, _ = compression.compress_block(dense, recipe, whole)
         self._record_pass(sketch.statistics)
+        self.job.keep_means(sketch.means)
         self.run.update(squared_error=factorize_in_memory(self.job, dense.entries))
 
+    def _refuse_changed_data(self, sums: alternating.RefineSums, components: Float64, known: bool) -> None:
+        """Raise `SourceError` where an exact pass did not read what the first pass did.
+
+        ‖M‖² = ‖R‖² + 2 ⟨WᵀR, H⟩ + ⟨WᵀW, HHᵀ⟩, with H = 0 where it was not known in full.
+        """
+        read = sums.squared_residual
+        if known:
+            read += float(((sums.gradient + sums.linear(components)) * components).sum())
+        first = self.run.record["statistics"]["squared_norm"]
+        first = self.job.squared_norm if self.job.mean_of == "columns" else first
+        if abs(read - first) > SAME_DATA * max(first, read):
+            raise SourceError(
+                f"SOURCE has changed since its first pass: its squared norm was {first:.8g}, is {read:.8g}."
+                " Start again with --overwrite."
+            )
+
     def _record_pass(self, statistics: Statistics) -> None:
-        """Record what a first pass learnt."""
+        """Record what a first pass learnt. Raises `SourceError` where squares of entries leave the range."""
+        squared, entries = statistics.squared_norm, self.plan.rows * self.plan.width
+        low, high = REACH[self.plan.dtype]
+        if not low <= squared <= high and statistics.zeros < entries:
+            size = np.sqrt(squared / (entries - statistics.zeros))
+            raise SourceError(
+                f"The entries of SOURCE are of a size of about {size:.3g};"
+                f" {self.plan.dtype} cannot hold their products. Divide the data by their largest entry."
+            )
         before = self.run.record.get("resketched") or {"passes": 0, "bytes_read": 0}
         self.run.update(
             passes=before["passes"] + 1,

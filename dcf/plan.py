@@ -16,10 +16,12 @@ import numpy as np
 from dcf.errors import BudgetError, UsageError
 from dcf.settings import IN_MEMORY
 from dcf.sizes import (
+    CARRIED_ON,
     MIB,
     RANGE_BYTES,
     carried_of,
     compressed_axes,
+    mean_of,
     refuse_senseless_rank,
     sketch_sizes,
     slices_of,
@@ -208,7 +210,8 @@ def make_plan(
         },
     }
     if d:
-        stages["recover"] = {"column": rows * (16 * settings.nnz_per_column + 64)}
+        stages["recover"] = {"column": rows * (24 * settings.nnz_per_column + 72)}
+    sweeps = q > 0 and settings.decomposition in CARRIED_ON
     if q:
         swept = sketch_block_rows * computed * (2 * q + 3 * carried)
         stages["sweep"] = {"range": swept + (depth + 6) * sums_bytes}
@@ -218,6 +221,7 @@ def make_plan(
         # Singular vectors come from the square of the matrix, in float64.
         squares = settings.decomposition in ("svd", "spca")
         exact = 8 * (rows * width + 2 * min(rows, width) ** 2) if squares else 0
+        exact += rows * width * computed if mean_of(axis, settings) == "rows" else 0  # M less its means
         dense = rows * width * computed + 64 * rows * settings.rank + stripe_bytes + in_flight_bytes
         driver = DRIVER_BASE + dense + exact + 2 * sketch_bytes + 32 * MIB
     else:
@@ -250,7 +254,7 @@ def make_plan(
         held_out=held_out,
         range_size=q,
         corange_size=corange,
-        most_sweeps=min(MOST_SWEEPS, settings.max_iter) if q else 0,
+        most_sweeps=min(MOST_SWEEPS, settings.max_iter) if sweeps else 0,
         probe_size=PROBE_SIZE,
         stripe_rows=stripe_rows,
         tile_rows=tile_rows,
@@ -261,7 +265,7 @@ def make_plan(
         bytes_to_read=passes * rows * row_bytes,
         tasks={
             "sketch": 0 if method == "full" else sketch_tasks,
-            "sweep": sketch_tasks if q else 0,
+            "sweep": sketch_tasks if sweeps else 0,
             "recover": (width if method == "recover-factorize" else settings.rank if d else 0)
             + (sketch_tasks if q and not settings.refine else 0),
             "refine": settings.refine * -(-refine_blocks // subtree_size(refine_blocks, most_tasks)),
@@ -296,12 +300,12 @@ def _largest_divisor(number: int, most: int) -> int:
 
 def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dict[str, int]) -> None:
     def mib(size: int) -> str:
-        return f"{-(-size // MIB)}MiB"
+        return f"{-(-size // MIB)}MiB" if size >= MIB else f"{size} bytes"
 
     def refuse(who: str, need: int, advice: str) -> None:
         raise BudgetError(
             f"{who} needs {mib(need)}, --memory allows {mib(plan.memory)}:"
-            f" raise --memory to {mib(need)}{advice}."
+            f" raise --memory to {mib(max(plan.worker_bytes, plan.driver_bytes))}{advice}."
         )
 
     sketch = plan.sketch_size or plan.sample_size

@@ -187,7 +187,7 @@ class Factors:
     """A two-mode factorization ``W H``: W (n or d, r) and H (r, m), float64."""
 
     weights: Float64
-    """W, the factor along the compressed axis, or W̃; W̃ of `SparsestNMF` has entries of any sign"""
+    """W, the factor along the compressed axis, or W̃; W̃ of a sketch has entries of any sign"""
     components: Float64
     """H, the factor along the other axis"""
 

@@ -201,4 +201,4 @@ def test_components_of_zeros_have_no_direction_to_agree_on(tmp_path, nmf):
 def test_components_that_no_start_was_compared_with_are_said_to_be_so(source, nmf):
     result = nmf(source, restarts=0)
     assert {c["stability"] for c in result.attributes["components"]} == {None}
-    assert "not checked" in result.attributes["trust"]["why"]
+    assert "not found a second time" in result.attributes["trust"]["why"]

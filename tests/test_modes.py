@@ -92,3 +92,13 @@ def test_what_does_not_fit_even_so_is_refused():
     layout = Layout((20_000, 3000, 2000), (64, 300, 200), None, "float32")
     with pytest.raises(dcf.BudgetError, match=r"--memory allows 1024MiB"):
         make_plan(layout, Settings.of(decomposition="cp", rank=5), 2**30, 2)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-2])
+def test_the_error_of_the_first_pass_is_exact(tmp_path, conforms, noise):
+    generator = np.random.default_rng(0)
+    tensor = np.einsum("ar,br,cr->abc", *(generator.random((n, 3)) for n in (400, 60, 20)))
+    tensor *= 1 + noise * generator.standard_normal(tensor.shape)
+    store(tmp_path / "s.zarr", tensor.astype("f4"), chunks=(100, 60, 20))
+    dcf.cp(tmp_path / "s.zarr", rank=3, axis="0,1", out=tmp_path / "o.zarr")
+    conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")

@@ -329,3 +329,11 @@ def test_no_column_needs_more_rows_than_a_dense_one():
     sizes = [rows_to_carry(k, 1000) for k in range(1, 1001)]
     assert (np.diff(sizes) >= 0).all()
     assert sizes[-1] < 1000
+
+
+def test_no_estimate_of_a_nonnegative_column_is_negative():
+    generator = np.random.default_rng(0)
+    index, value = SparseBinary(0, 60, 5).columns(0, 300)
+    for _ in range(100):
+        target = generator.standard_normal(60) - 0.3
+        assert (CheckedRecovery(1.0).recover(index, value, target).values >= 0).all()

@@ -128,3 +128,19 @@ def test_a_tensor_is_no_matrix(tmp_path):
     zarr.create_array(str(tmp_path / "t.zarr"), data=np.ones((4, 5, 6)))
     with pytest.raises(dcf.UsageError, match="dcf cp"):
         dcf.svd(tmp_path / "t.zarr", rank=2)
+
+
+@pytest.mark.parametrize(("m", "noise"), [(12, 0.1), (60, 0.0)])
+def test_means_in_the_span_of_the_sketch(tmp_path, conforms, m, noise):
+    store(tmp_path / "s.zarr", spectrum(900, m, noise, offset="columns"))
+    result = dcf.svd(tmp_path / "s.zarr", rank=RANK, center="columns", refine=0, out=tmp_path / "o.zarr")
+    conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")
+    assert noise or result.relative_error.value <= 1e-9
+
+
+@pytest.mark.parametrize("refine", [0, 1])
+def test_the_error_of_rows_far_from_zero(tmp_path, conforms, refine):
+    matrix = spectrum(900, 50).astype("f4") + np.float32(1e3)
+    store(tmp_path / "s.zarr", matrix)
+    dcf.svd(tmp_path / "s.zarr", rank=RANK, center="rows", refine=refine, out=tmp_path / "o.zarr")
+    conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")

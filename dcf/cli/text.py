@@ -33,25 +33,31 @@ def rate(size: float, seconds: float) -> str:
 def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
     """Return what a plan says, a line a fact."""
     size = plan.bytes_to_read // plan.passes
+    swept = f", swept {plan.most_sweeps} times at the most" if plan.most_sweeps else ""
+    held_out = f" + {plan.held_out}" if plan.held_out else ""
     sketches = [
         f"one-sided sketch of {plan.sketch_size} rows" if plan.sketch_size else "",
-        f"sample of {plan.sample_size} + {plan.held_out} rows" if plan.sample_size else "",
+        f"sample of {plan.sample_size}{held_out} rows" if plan.sample_size else "",
         f"range sketch of {plan.range_size} columns ({gigabytes(plan.range_bytes)})"
-        f" and {plan.corange_size} rows, swept {plan.most_sweeps} times at the most"
+        f" and {plan.corange_size} rows{swept}"
         if plan.range_size
         else "",
         f"probe of {plan.probe_size} rows"
         if plan.method != "full"
         else "none: the data themselves are factorized",
-        f"all of {_by(plan.slices)} of the {_by(plan.others)} entries of the other modes"
+        f"all of them over a sample, {_by(plan.slices)}, of the other modes' {_by(plan.others)}"
         if plan.slices != plan.others
         else "",
     ]
     blocks = []
     if plan.method != "full":
-        blocks.append(f"{len(plan.sketch_blocks)} of {plan.sketch_block_rows} rows in the sketch pass")
+        blocks.append(
+            f"{len(plan.sketch_blocks)} of {min(plan.sketch_block_rows, plan.rows)} rows in the sketch pass"
+        )
     if plan.passes > 1:
-        blocks.append(f"{len(plan.refine_blocks)} of {plan.refine_block_rows} rows in a refine pass")
+        blocks.append(
+            f"{len(plan.refine_blocks)} of {min(plan.refine_block_rows, plan.rows)} rows in a refine pass"
+        )
     stages = ", ".join(f"{stage} {count}" for stage, count in plan.tasks.items() if count)
     return [
         f"source       {_by(source['shape'])} {source['dtype']}, {gigabytes(size)} decoded",
@@ -87,7 +93,7 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
     peak = record["peak_memory"]
     return [
         f"{_by(source['shape'])} ≈ {_product(record)}, method {record['method']}: {record['reason']}",
-        f"error        {error['value']:.6g} ({known})",
+        f"error        {error['value']:.6g} ({known}{_of_what(record)})",
         f"passes       {record['passes']}, {gigabytes(record['bytes_read'])} decoded,"
         f" {record['missing_chunks']} absent chunks",
         f"time         {', '.join(stages)}",
@@ -97,6 +103,11 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
         *([f"advice       {record['advice']}"] if record["advice"] else []),
         f"written      {out}: arrays {_arrays(record)}, attributes dcf",
     ]
+
+
+def _of_what(record: dict[str, Any]) -> str:
+    center = record["settings"]["center"]
+    return "" if center == "no" else f", of the data less the means of their {center}"
 
 
 def _product(record: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dcf.types import Status
 
@@ -34,6 +34,13 @@ def sweep_until(
         if since >= _PATIENCE and best <= floor:
             return Status.stagnated, n_iter, ratio
     return Status.max_iter_reached, max_iter, ratio
+
+
+class Factorizer(Protocol):
+    """What factorizes a matrix in memory."""
+
+    def factorize(self, m: Real) -> FactorizationResult:
+        """Return W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H for m (d, m)."""
 
 
 @dataclass(frozen=True)

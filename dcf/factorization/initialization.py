@@ -7,6 +7,9 @@ from scipy.linalg import eigh
 
 from dcf.types import Float64, Real
 
+# Streams of raw draws, one a restart: far from the roles of the projections, which are small numbers.
+_STARTS, _FACTORS = 4 << 32, 5 << 32
+
 
 def nndsvd(m: Real, rank: int) -> Float64:
     """Return H (r, m) from the positive parts of the leading singular vectors.
@@ -49,7 +52,7 @@ def random_rows(m: Real, rank: int, seed: int, restart: int) -> Float64:
     streams.
     """
     mixed = 3
-    raw = np.random.Philox(key=[seed, (4 << 32) + restart]).random_raw(rank * mixed)
+    raw = np.random.Philox(key=[seed, _STARTS + restart]).random_raw(rank * mixed)
     chosen = (raw % np.uint64(len(m))).astype(np.int64).reshape(rank, mixed)
     rows = m[chosen.ravel()].astype(np.float64).reshape(rank, mixed, -1)
     means: Float64 = rows.mean(axis=1)
@@ -58,13 +61,13 @@ def random_rows(m: Real, rank: int, seed: int, restart: int) -> Float64:
 
 def random_factors(shape: Sequence[int], rank: int, seed: int, restart: int) -> list[Float64]:
     """Return a factor (n_j, r) for each mode, entries uniform in [−1, 1), from raw Philox draws."""
-    raw = np.random.Philox(key=[seed, (5 << 32) + restart]).random_raw(rank * sum(shape))
+    raw = np.random.Philox(key=[seed, _FACTORS + restart]).random_raw(rank * sum(shape))
     entries = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
     return np.split(entries.reshape(-1, rank), np.cumsum(shape)[:-1])
 
 
 def random_rotation(rank: int, seed: int, restart: int) -> Float64:
     """Return an orthogonal matrix (r, r): the Q of Gaussian numbers from the raw draws of `random_rows`."""
-    raw = np.random.Philox(key=[seed, (4 << 32) + restart]).random_raw(2 * rank * rank)
+    raw = np.random.Philox(key=[seed, _STARTS + restart]).random_raw(2 * rank * rank)
     radius, angle = (raw >> np.uint64(11)).reshape(2, rank, rank) * 2.0**-53
     return np.linalg.qr(np.sqrt(-2.0 * np.log1p(-radius)) * np.cos(2.0 * np.pi * angle))[0]

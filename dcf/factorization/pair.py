@@ -16,7 +16,7 @@ import numpy as np
 from dcf.factorization.base import sweep_until
 from dcf.factorization.initialization import nndsvd, random_rows
 from dcf.factorization.stability import STARTS_COMPARED, fits_as_well, stability
-from dcf.solvers.gram_nnls import descend_rows, projected_gradient
+from dcf.solvers.gram_nnls import descend_rows, inverse_gram, projected_gradient
 from dcf.solvers.sums import squared_row_norms
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Pair:
         self.weights = np.zeros((0, len(components)))
         self._normalise()
         a, g = self.weights_problem()
-        self.weights = np.maximum(a @ np.linalg.pinv(g, rcond=1e-12, hermitian=True), 0.0)
+        self.weights = np.maximum(a @ inverse_gram(g), 0.0)
 
     def weights_problem(self) -> tuple[Float64, Float64]:
         """Return M Hᵀ (d, r) and H Hᵀ (r, r)."""

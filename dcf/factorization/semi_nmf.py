@@ -16,8 +16,7 @@ import numpy as np
 from dcf.factorization.base import Multistart, sweep_until
 from dcf.factorization.initialization import nndsvd, random_rows
 from dcf.factorization.pair import Dense, best_of, trial_rows
-from dcf.solvers.gram_nnls import descend_rows, projected_gradient
-from dcf.solvers.models import inverse_gram
+from dcf.solvers.gram_nnls import descend_rows, inverse_gram, projected_gradient
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:

@@ -31,10 +31,10 @@ from dcf.factorization.truncated import (
     Truncated,
     column_noise,
     distance,
-    inverse_gram,
     least_squares_weights,
     zero_fraction,
 )
+from dcf.solvers.gram_nnls import inverse_gram
 from dcf.types import FactorizationResult, Factors, Status
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def sparser(m: Truncated, components: Float64, noise: float) -> Float64:
     unmixed = _unmix(m, components, noise)
     # By the same limits for both: those of nearly equal components grow without bound.
     limits = column_noise(noise, components)
-    before, after = (zero_fraction(m.times(h.T) @ inverse_gram(h), limits) for h in (components, unmixed))
+    before, after = (
+        zero_fraction(m.times(h.T) @ inverse_gram(h @ h.T), limits) for h in (components, unmixed)
+    )
     return unmixed if after > before else components
 
 
@@ -135,6 +137,6 @@ class SparsestNMF(Multistart):
             used, left = used + n_iter, left - n_iter
             level = max(penalty, noise)
             pair.components = sparser(m, pair.components, level)
-            weights = m.times(pair.components.T) @ inverse_gram(pair.components)
+            weights = m.times(pair.components.T) @ inverse_gram(pair.components @ pair.components.T)
             dense = zero_fraction(weights, column_noise(level, pair.components)) < LEAST_ZEROS
         return status, used, ratio

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcf.factorization.initialization import leading_singular_vectors
+from dcf.solvers.gram_nnls import inverse_gram
 
 if TYPE_CHECKING:
     from dcf.types import Float64, Real
@@ -59,12 +60,7 @@ def distance(m: Real, left: Float64, right: Float64) -> float:
 def least_squares_weights(m: Real, components: Float64) -> Float64:
     """Return M Hᵀ (H Hᵀ)⁻¹ (d, r), entries of any sign."""
     a = (m @ components.T.astype(m.dtype)).astype(np.float64)
-    return np.asarray(a @ inverse_gram(components))
-
-
-def inverse_gram(components: Float64) -> Float64:
-    """Return (H Hᵀ)⁻¹ (r, r), its pseudoinverse where components are dependent."""
-    return np.asarray(np.linalg.pinv(components @ components.T, rcond=1e-12, hermitian=True))
+    return np.asarray(a @ inverse_gram(components @ components.T))
 
 
 def column_noise(noise: float, components: Float64) -> Float64:
@@ -72,7 +68,7 @@ def column_noise(noise: float, components: Float64) -> Float64:
 
     noise : of one entry of M̃; σ_j = noise · √((H Hᵀ)⁻¹_jj).
     """
-    return np.asarray(noise * np.sqrt(np.diag(inverse_gram(components))))
+    return np.asarray(noise * np.sqrt(np.diag(inverse_gram(components @ components.T))))
 
 
 def zero_fraction(weights: Float64, noise: Float64) -> float:

@@ -7,7 +7,7 @@ errors have mean zero.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,21 +15,15 @@ from dcf.factorization.truncated import distance, least_squares_weights
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
+    from dcf.factorization.base import Factorizer
     from dcf.types import Real
-
-
-class Fit(Protocol):
-    """What factorizes a matrix in memory."""
-
-    def factorize(self, m: Real) -> FactorizationResult:
-        """Return W (d, r) and H (r, m), rows of H of unit norm, with m ≈ W H for m (d, m)."""
 
 
 @dataclass(frozen=True)
 class Unclipped:
     """A factorizer whose W̃ is then replaced by least squares, of any sign, and whose noise is told."""
 
-    inner: Fit
+    inner: Factorizer
     """what finds H"""
 
     def factorize(self, m: Real) -> FactorizationResult:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dcf.factorization.base import sweep_until
 from dcf.factorization.pair import Dense, best_of
-from dcf.solvers.polyadic import ModeProblems, khatri_rao, orthonormal, split, unit_columns
+from dcf.solvers.polyadic import ModeProblems, khatri_rao, normalised, orthonormal, split
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Unfolded:
         if self._before is not None:
             pairs = zip(self._factors, self._before, strict=True)
             ahead = [self._model.feasible(now + self._momentum * (now - before)) for now, before in pairs]
-            ahead = [unit_columns(factor)[0] for factor in ahead]
+            ahead = [normalised(factor)[0] for factor in ahead]
             weights, squared = self._weights(khatri_rao(ahead))
             if squared <= self._squared:
                 self._momentum = min(1.0, _FASTER * self._momentum)

@@ -106,7 +106,7 @@ class CheckedRecovery:
         share = float(np.square(value).sum()) / d
         variance = max(float(np.square(apart).mean()) - self.noise**2, 0.0) / share
         if variance == 0.0:
-            return np.full(n, mean)
+            return np.full(n, mean if self.signed else max(mean, 0.0))
         ridge = self.noise**2 / variance
         rows = csr_array((value.ravel(), index.ravel(), np.arange(0, value.size + 1, value.shape[1])), (n, d))
         system = LinearOperator((d, d), matvec=lambda x: rows.T @ (rows @ x) + ridge * x, dtype=np.float64)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.delayed import delayed
 
-from dcf.solvers.models import inverse_gram
+from dcf.solvers.gram_nnls import inverse_gram
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
@@ -156,8 +156,9 @@ def refine_block(
         norms = np.empty(len(tile))
         squared_row_norms(residual, norms)
         squared_residual += float(norms.sum())
-        sums.gradient[:] += w.T @ residual
         exact = w.astype(np.float64)
+        # Sums of M itself cancel in the error: there float32 products would show.
+        sums.gradient[:] += w.T @ residual if columns is None else exact.T @ residual.astype(np.float64)
         sums.gram[:] += exact.T @ exact
         weights[start - block.start : start - block.start + len(tile)] = w
     read = source.decoded_bytes(block.start, block.stop)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SketchRecipe:
-    """What the pass collects; it pickles to bytes."""
+    """What the pass collects; it pickles to bytes, but for the columns where it sees a part of them."""
 
     seed: int
     """of the run"""
@@ -51,8 +51,8 @@ class SketchRecipe:
     """whether an entry below zero is data or an error"""
     absence_allowed: bool = True
     """whether an absent chunk is data (the fill value) or an error"""
-    sums_columns: bool = False
-    """whether the sums of the columns of M are wanted"""
+    mean_of: str = "no"
+    """whose means will be taken out of M: no, its columns' or its rows'"""
     columns: Index | None = None
     """the columns of M that the sketches see; all where None"""
 
@@ -77,8 +77,8 @@ class Sketch:
     """X = Ψ M (l, m), in the precision of Z, its partner; l = 0 where it was not asked for"""
     triangle: Float64
     """R (q, q) with RᵀR = ZᵀZ, Z = M Ω; q = 0 where it was not asked for"""
-    column_sums: Float64
-    """1ᵀM (m,); (0,) where it was not asked for"""
+    means: Float64
+    """1ᵀM (m,) where means of columns are to be taken out, ‖M 1‖²/m (1,) where those of rows; else (0,)"""
 
     def merge(self, other: Sketch, capacity: int) -> Sketch:
         """Return the sketch of both parts: linear parts add, samples and triangles meet."""
@@ -89,7 +89,7 @@ class Sketch:
             self.compressed + other.compressed,
             cast("Real", self.corange + other.corange),
             meet(self.triangle, other.triangle),
-            self.column_sums + other.column_sums,
+            self.means + other.means,
         )
 
     def to_arrays(self, capacity: int) -> dict[str, NDArray[Any]]:
@@ -103,7 +103,7 @@ class Sketch:
             "compressed": self.compressed,
             "corange": self.corange,
             "triangle": self.triangle,
-            "column_sums": self.column_sums,
+            "means": self.means,
             "statistics": self.statistics.to_vector(),
         }
 
@@ -120,7 +120,7 @@ class Sketch:
             arrays["compressed"],
             arrays["corange"],
             arrays["triangle"],
-            arrays["column_sums"],
+            arrays["means"],
         )
 
 
@@ -134,7 +134,7 @@ def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
         np.zeros((d, width)),
         cast("Real", np.zeros((size, width), recipe.dtype)),
         np.zeros((q, q)),
-        np.zeros(width if recipe.sums_columns else 0),
+        np.zeros({"no": 0, "columns": width, "rows": 1}[recipe.mean_of]),
     )
 
 
@@ -170,8 +170,10 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         if recipe.corange is not None:
             recipe.corange.accumulate(tile, start, x)
             np.matmul(tile, omega, out=z[start - block.start : start - block.start + len(tile)])
-        if recipe.sums_columns:
-            sketch.column_sums[:] += tile.sum(axis=0, dtype=np.float64)
+        if recipe.mean_of == "columns":
+            sketch.means[:] += tile.sum(axis=0, dtype=np.float64)
+        elif recipe.mean_of == "rows":
+            sketch.means[:] += float(np.square(tile.sum(axis=1, dtype=np.float64)).sum()) / tile.shape[1]
         if recipe.sample_capacity:
             sampler.offer(tile, norms, start)
     if absent and not recipe.absence_allowed:
@@ -210,8 +212,9 @@ def refuse_bad_entry(source: BlockSource, negatives_allowed: bool, tile: Real, s
     if np.isnan(entry) or np.isinf(entry):
         raise EntryError(f"The entry at {where} is {entry}; dcf needs finite data. Clean it and run again.")
     raise EntryError(
-        f"The entry at {where} is {entry:.6g}, below zero, and nonnegative factors are asked for. Use"
-        " --negatives allow to fit it as it is (the factors stay nonnegative), or shift the data first."
+        f"The entry at {where} is {entry:.6g}, below zero, which is refused where all factors are to be"
+        " nonnegative or --negatives error is asked for. Use --negatives allow to fit it as it is"
+        " (nonnegative factors stay so), or shift the data first."
     )
 
 

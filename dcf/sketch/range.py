@@ -68,8 +68,10 @@ class Surrogate:
         """Return the surrogate of M − 1 μᵀ, for the means μ = `mean` (m,) of its columns."""
         along = self.directions @ mean
         apart = mean - along @ self.directions
+        apart -= (self.directions @ apart) @ self.directions  # what rounding left in the span
         norm = float(np.linalg.norm(apart))
-        new = apart / norm if norm else apart
+        norm = norm if norm > 1e-10 * float(np.linalg.norm(mean)) else 0.0
+        new = apart / norm if norm else np.zeros_like(apart)
         return Surrogate(
             np.pad(self.coordinates, ((0, 0), (0, 1))),
             np.concatenate([self.directions, new[None]]),

@@ -239,9 +239,14 @@ def gram_nnls(a: Matrix, g: Matrix, x: Matrix) -> None:
             _lawson_hanson_row(a[i], g, x[i], index, factor, b)
 
 
+def inverse_gram(gram: Matrix) -> Matrix:
+    """Return the pseudoinverse (r, r) of a Gram matrix."""
+    return np.asarray(np.linalg.pinv(gram, rcond=1e-13, hermitian=True))
+
+
 def nonnegative_solve(a: Matrix, g: Matrix) -> Matrix:
     """Return the (n, r) solution of every row of `a` (n, r), started from the unconstrained one."""
-    x = np.maximum(a @ np.linalg.pinv(g, rcond=1e-13, hermitian=True), 0.0)
+    x = np.maximum(a @ inverse_gram(g), 0.0)
     gram_nnls(np.ascontiguousarray(a), np.ascontiguousarray(g), x)
     return x
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.solvers.gram_nnls import gram_nnls, nonnegative_solve, projected_gradient
+from dcf.solvers.gram_nnls import gram_nnls, inverse_gram, nonnegative_solve, projected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,18 +20,8 @@ if TYPE_CHECKING:
     from dcf.types import Float64
 
 
-def inverse_gram(gram: Float64) -> Float64:
-    """Return the pseudoinverse (r, r) of a Gram matrix."""
-    return np.asarray(np.linalg.pinv(gram, rcond=1e-13, hermitian=True))
-
-
 class Model(ABC):
     """The sets that W and H are taken from."""
-
-    @property
-    @abstractmethod
-    def nonnegative_weights(self) -> bool:
-        """Whether entries of W are at least zero."""
 
     @abstractmethod
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
@@ -97,8 +87,6 @@ class FreeComponents(Model):
 class Nonnegative(_NonnegativeComponents):
     """NMF: W ≥ 0 and H ≥ 0."""
 
-    nonnegative_weights = True
-
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return nonnegative least squares, row by row."""
         return nonnegative_weights(gram)
@@ -108,8 +96,6 @@ class Nonnegative(_NonnegativeComponents):
 class SemiNonnegative(_NonnegativeComponents):
     """Semi-NMF (Ding, Li & Jordan 2010): W of any sign, H ≥ 0."""
 
-    nonnegative_weights = False
-
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return least squares."""
         return free_weights(gram)
@@ -118,8 +104,6 @@ class SemiNonnegative(_NonnegativeComponents):
 @dataclass(frozen=True)
 class Unconstrained(FreeComponents):
     """Any W and H: least squares, whose answer is the truncated SVD."""
-
-    nonnegative_weights = False
 
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return least squares."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.solvers.gram_nnls import nonnegative_solve, projected_gradient
-from dcf.solvers.models import Model, free_weights, inverse_gram, nonnegative_weights
+from dcf.solvers.gram_nnls import inverse_gram, nonnegative_solve, projected_gradient
+from dcf.solvers.models import Model, free_weights, nonnegative_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ _TOL = 1e-10
 _MOST_SWEEPS = 500
 
 
-def unit_columns(x: Float64) -> tuple[Float64, Float64]:
+def normalised(x: Float64) -> tuple[Float64, Float64]:
     """Return `x` (n, r) with columns of unit norm, zero ones left as they are, and the norms (r,)."""
     largest = np.abs(x).max(axis=0, initial=0.0)
     safe = np.where(largest > 0, largest, 1.0)
@@ -78,13 +78,13 @@ def split(components: Float64, shape: Sequence[int]) -> tuple[list[Float64], Flo
         through = [at[:, None] for at in largest]
         through[mode] = np.arange(shape[mode])[None, :]
         fibres = tensors[np.arange(rank)[:, None], *through]
-        factors.append(unit_columns(np.ascontiguousarray(fibres.T))[0])
+        factors.append(normalised(np.ascontiguousarray(fibres.T))[0])
     norms = np.zeros(rank)
     for _ in range(_SPLIT_SWEEPS):
         before, rest = norms, components
         for mode in range(len(shape)):
             fitted = _contract_after(rest, factors[mode + 1 :])
-            factors[mode], norms = unit_columns(np.ascontiguousarray(fitted.T))
+            factors[mode], norms = normalised(np.ascontiguousarray(fitted.T))
             rest = _contract_first(rest, factors[mode])
         if (np.abs(norms - before) <= 1e-12 * norms).all():
             break
@@ -147,7 +147,7 @@ class ModeProblems:
             a, g = self._problem(mode, rest, used, grams)
             x = factor * norms
             ratio = max(ratio, self._ratio(a, g, x))
-            factors[mode], norms = unit_columns(self._solve(a, g, x))
+            factors[mode], norms = normalised(self._solve(a, g, x))
             used[mode] = orthonormal(factors[mode]) if orthogonal else factors[mode]
             grams[mode] = used[mode].T @ used[mode]
             rest = _contract_first(rest, used[mode])
@@ -172,11 +172,6 @@ class Polyadic(Model):
     """entries along each mode but the compressed one"""
     nonnegative: bool
     """whether all factors are at least zero"""
-
-    @property
-    def nonnegative_weights(self) -> bool:
-        """Whether entries of W are at least zero."""
-        return self.nonnegative
 
     def weights_solver(self, gram: Float64) -> Callable[[Float64], Float64]:
         """Return (nonnegative) least squares, row by row."""

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dcf.solvers.gram_nnls import inverse_gram
 from dcf.solvers.jit import kernel
-from dcf.solvers.models import FreeComponents, inverse_gram
+from dcf.solvers.models import FreeComponents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,8 +80,6 @@ class SparseWeights(FreeComponents):
     """σ, standard deviation of an entry of M about W H"""
     rows: int
     """n, rows of M"""
-
-    nonnegative_weights = False
 
     @property
     def cutoff(self) -> float:

@@ -239,6 +239,8 @@ def _existing(out: str, mode: str = "r+") -> zarr.Group | None:
         return zarr.open_group(out, mode=cast("Any", mode))
     except (FileNotFoundError, BaseZarrError):
         return None
+    except FileExistsError as error:
+        raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.") from error
     except OSError as error:
         raise RunError(f"OUT {out} cannot be opened: {error}.") from error
 

@@ -70,7 +70,7 @@ def _checked(array: zarr.Array[Any], url: str, tensor: bool) -> zarr.Array[Any]:
             " (for a matrix: dcf nmf, semi-nmf, spca or svd)."
         )
     if not tensor and array.ndim != 2:
-        instead = "; for a tensor: dcf cp" if array.ndim > 2 else ""
+        instead = "; for a tensor: dcf cp, or --as cp" if array.ndim > 2 else ""
         raise UsageError(f"SOURCE {url} has shape {array.shape}; this needs a matrix, two axes{instead}.")
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise SourceError(f"SOURCE {url} holds {array.dtype}; dcf needs real numbers (float, int or bool).")
@@ -243,24 +243,16 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """A source of which every entry is kept as it is read."""
+class _Derived:
+    """What is the same for a source and what is made of its tiles."""
 
     source: ArraySource
-    """where the entries come from"""
-    entries: Real
-    """(n, m), written by `tiles`"""
+    """M (n, m)"""
 
     @property
     def width(self) -> int:
         """m, the entries of the other axes together."""
         return self.source.width
-
-    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
-        """Yield the tiles of the source, keeping their entries."""
-        for first, tile in self.source.tiles(start, stop, absent):
-            self.entries[first : first + len(tile)] = tile
-            yield first, tile
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes that these rows decode to, in the source's own dtype."""
@@ -272,31 +264,30 @@ class Keeping:
 
 
 @dataclass(frozen=True)
-class LessMeans:
+class Keeping(_Derived):
+    """A source of which every entry is kept as it is read."""
+
+    entries: Real
+    """(n, m), written by `tiles`"""
+
+    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
+        """Yield the tiles of the source, keeping their entries."""
+        for first, tile in self.source.tiles(start, stop, absent):
+            self.entries[first : first + len(tile)] = tile
+            yield first, tile
+
+
+@dataclass(frozen=True)
+class LessMeans(_Derived):
     """A source less the means of its columns."""
 
-    source: ArraySource
-    """M (n, m)"""
     mean: Real
     """μ (m,), in the dtype of the tiles"""
-
-    @property
-    def width(self) -> int:
-        """m, the entries of the other axes together."""
-        return self.source.width
 
     def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
         """Yield the tiles of the source, less the means."""
         for first, tile in self.source.tiles(start, stop, absent):
             yield first, tile - self.mean
-
-    def decoded_bytes(self, start: int, stop: int) -> int:
-        """Return the bytes that these rows decode to, in the source's own dtype."""
-        return self.source.decoded_bytes(start, stop)
-
-    def position(self, row: int, column: int) -> str:
-        """Name an entry of M by its coordinates in the source's own orientation."""
-        return self.source.position(row, column)
 
 
 @dataclass(frozen=True)
