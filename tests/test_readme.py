@@ -18,7 +18,7 @@ def test_the_quickstart_runs_as_written(tmp_path, conforms):
     assert done.returncode == 0, done.stderr
     assert "(20000, 5) (5, 300)" in done.stdout
     assert "The error is exact" in done.stdout
-    assert "[(5000, 3), (40, 3), (16, 3)]" in done.stdout
+    assert "(3,) [(5000, 3), (40, 3), (16, 3)]" in done.stdout
     conforms(tmp_path / "factors.zarr", tmp_path / "counts.zarr")
     shell = re.search(r"The same from the shell:\n\n```\n(.*?)```", README, re.DOTALL).group(1)
     for line in shell.splitlines():
