@@ -12,13 +12,14 @@ exactly this costs a product only where it fails.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcf.factorization.base import sweep_until
-from dcf.factorization.pair import Dense, best_of
+from dcf.factorization.pair import Dense, best_of, trial_rows
 from dcf.solvers.polyadic import ModeProblems, khatri_rao, normalised, orthonormal, split
 from dcf.types import FactorizationResult, Factors
 
@@ -114,35 +115,52 @@ class Unfolded:
         return float(np.sqrt(max(self._squared, 0.0) / (self._m.squared_norm or 1.0)))
 
 
-def best_of_starts(
-    m: Real,
-    rows: Real,
-    model: Polyadic,
-    starts: Sequence[Float64],
-    tol: float,
-    max_iter: int,
-    threads: int,
-    orthogonal_sweeps: int = 0,
-) -> FactorizationResult:
-    """Return A (d, r) and H (r, Π n_j), rows of unit norm: the best start on `rows`, then on all of `m`.
+@dataclass(frozen=True)
+class TensorFactorizer(ABC):
+    """CP from several starts, tried on some of the rows, the best carried to `tol` on all of them."""
 
-    starts : an H (r, Π n_j) each.
-    """
-    sample = Dense(rows)
-    trials = [Unfolded(sample, model, start, orthogonal_sweeps) for start in starts]
-    best, agreement, tried = best_of(trials, tol, max_iter, threads)
-    result = carry_on(m, model, best.components, tol, max_iter)
-    return replace(
-        result,
-        n_iter=tried + result.n_iter,
-        stability=agreement,
-    )
+    rank: int
+    """r"""
+    shape: tuple[int, ...]
+    """n_1, n_2, …: entries along each mode but the compressed one"""
+    restarts: int = 4
+    """random starts besides the first"""
+    tol: float = 3e-5
+    """KKT ratio: projected gradient over the norm of its linear term, the largest of the modes"""
+    max_iter: int = 2000
+    """most sweeps of the best start"""
+    seed: int = 0
+    """of the random starts"""
+    threads: int = 1
+    """starts that are tried at once; the result does not depend on it"""
 
+    @property
+    @abstractmethod
+    def model(self) -> Polyadic:
+        """What H may be."""
 
-def carry_on(m: Real, model: Polyadic, components: Float64, tol: float, max_iter: int) -> FactorizationResult:
-    """Return the factors of `m` (d, Π n_j) that are reached from H = `components` (r, Π n_j)."""
-    point = Unfolded(Dense(m), model, components)
-    status, n_iter, ratio = sweep_until(point.sweep, tol, max_iter, floor=1e-6)
-    point.solve_weights()
-    factors = Factors(point.weights, point.components)
-    return FactorizationResult(factors, status, n_iter, point.objective(), ratio)
+    @property
+    @abstractmethod
+    def orthogonal_sweeps(self) -> int:
+        """How many of the first sweeps orthonormalise the factors."""
+
+    @abstractmethod
+    def starts(self, rows: Real) -> Sequence[Float64]:
+        """Return an H (r, Π n_j) for each start, from the rows that they are tried on."""
+
+    def factorize(self, m: Real) -> FactorizationResult:
+        """Return A (d, r) and H (r, Π n_j), rows of H of unit norm and rank one, with m ≈ A H."""
+        rows = trial_rows(m, self.rank)
+        sample = Dense(rows)
+        trials = [Unfolded(sample, self.model, start, self.orthogonal_sweeps) for start in self.starts(rows)]
+        best, agreement, tried = best_of(trials, self.tol, self.max_iter, self.threads)
+        result = self.carry_on(m, best.components)
+        return replace(result, n_iter=tried + result.n_iter, stability=agreement)
+
+    def carry_on(self, m: Real, components: Float64) -> FactorizationResult:
+        """Return the factors of `m` (d, Π n_j) that are reached from H = `components` (r, Π n_j)."""
+        point = Unfolded(Dense(m), self.model, components)
+        status, n_iter, ratio = sweep_until(point.sweep, self.tol, self.max_iter, floor=1e-6)
+        point.solve_weights()
+        factors = Factors(point.weights, point.components)
+        return FactorizationResult(factors, status, n_iter, point.objective(), ratio)
