@@ -20,9 +20,9 @@ shapes, which cannot be had here: W and H gamma (shape 0.3), entries times gamma
 that the error of the planted pair is the paper's uncompressed one.
 
 The paper, on its three data sets: factorize-recover at 5x/10x .535/.735, .47/.74, .32/.61, uncompressed
-.345, .27, .18. Ours, at 10x with one exact pass, rows: 1.0000–1.0017 × the uncompressed error on all six.
-factorize-recover, in one pass: leukaemia .66/.88 (uncompressed .345), brain .54/.75 (.249), cells .89/1.09
-(.643), and on the planted shapes, whose W is dense, .93/1.42, .92/1.41, .99/1.53: larger than the paper's on
+.345, .27, .18. Ours, at 10x with one exact pass, rows: 0.9999–1.0006 × the uncompressed error on all six.
+factorize-recover, in one pass: leukaemia .61/.77 (uncompressed .345), brain .48/.85 (.249), cells .78/.90
+(.643), and on the planted shapes, whose W is dense, .83/.75, .73/.73, .67/.70: larger than the paper's on
 its data; what dcf then says is in the table. auto does not take it.
 """
 
