@@ -21,8 +21,8 @@ the uncompressed CP (`full`, in memory), the median. Tensors below 100 MB are al
 eeg.png. About 8 minutes on a core that others use, too, and 6 GB of memory (`full`); `small` half a minute.
 
 The paper, CHB-MIT scalp EEG of the same shape at 28x: .834 against .69 uncompressed. Ours, planted, at 28x:
-factorize-recover with an exact pass .7047, as uncompressed (the planted factors .7067), correlation .999; rows
-.7047 at four of six compressions, .7148 at the others, where a component is missed and the run is doubtful.
+factorize-recover with an exact pass .7047, as uncompressed (the planted factors .7067), correlation .999;
+rows .7047 at four of six compressions, .7148 at two, where a component is missed and the run is doubtful.
 factorize-recover alone .705 up to 10x; from 20x on W has too many nonzeros for d, which it says: .986 at 28x.
 Real, at 10x: rows .568 against .564 uncompressed, correlation .91; factorize-recover .755, doubtful.
 """
