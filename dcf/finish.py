@@ -47,8 +47,8 @@ def finish(job: Job) -> None:
     if form.squared_loss and squared_norm:
         lost = form.squared_loss / squared_norm
         certificate = replace(certificate, value=float(np.sqrt(certificate.value**2 + lost)))
-    rounding = _rounding(form, squared_norm, plan.dtype, len(plan.others) + 1)
-    certificate = _as_stored(certificate, rounding)
+    rounding = rounding_of(form, squared_norm, plan.dtype, len(plan.others) + 1)
+    certificate = as_stored(certificate, rounding)
     with job.stage("scale"):
         counts = job.workers.compute(
             alternating.transform(
@@ -81,13 +81,13 @@ def column_reports(job: Job) -> list[columns.ColumnReport]:
     return [columns.ColumnReport.from_vector(v) for v in job.run.complete("stages/recover/report")[:]]
 
 
-def _rounding(form: Canonical, squared_norm: float, dtype: str, modes: int) -> float:
+def rounding_of(form: Canonical, squared_norm: float, dtype: str, modes: int) -> float:
     """Return what rounding each of the factors to `dtype` may add to the error, over ‖M‖."""
     relative = 0.5 * float(np.finfo(dtype).eps) * float(np.sqrt(modes))
     return relative * float(np.linalg.norm(form.norms)) / float(np.sqrt(squared_norm or 1.0))
 
 
-def _as_stored(certificate: Certificate, rounding: float) -> Certificate:
+def as_stored(certificate: Certificate, rounding: float) -> Certificate:
     """Return the error with an interval where that of the stored factors may be another one.
 
     Components that cancel one another can be larger than the data by so much that rounding them shows.

@@ -11,7 +11,10 @@ from counting import open_counted, reads
 
 import dcf
 import dcf.plan
+from dcf.canonical import unit_columns
+from dcf.finish import as_stored, rounding_of
 from dcf.metrics import factor_match_score
+from dcf.types import Certificate
 
 SHAPES = [(120, 12, 9), (60, 7, 6, 5), (40, 4, 3, 5, 4)]
 CHUNKS = (31, 5, 4)
@@ -293,17 +296,16 @@ def test_absent_chunks_read_as_zeros_and_are_counted(tmp_path, cp):
         dcf.cp(path, rank=3, out=tmp_path / "o.zarr", missing_chunks="error")
 
 
-def test_components_that_cancel_are_doubted_and_their_rounding_told(cp):
-    """A matrix as a signed tensor leaves its components as large as anyone likes."""
-    matrix = plant_tensor((30, 6, 5), noise=0)[0][:, :1]
-    result = cp(matrix, rank=5, chunks=(30, 1, 5), signed=True, restarts=1)
-    norms = np.linalg.norm(arrays(result)[0]) / np.linalg.norm(matrix)
-    assert norms > 100
-    assert result.relative_error.kind == "estimated"
-    trust = result.attributes["trust"]
-    assert trust["verdict"] == "doubtful"
-    assert "Components cancel one another" in trust["why"]
-    assert "what rounding may add" in trust["why"]
+def test_rounding_that_shows_is_told():
+    """Components that cancel are larger than the data, and so is what rounding them to float32 does."""
+    cancelling = unit_columns(np.diag([1e10, 1e10]), np.ones((2, 5)))
+    rounding = rounding_of(cancelling, 1.0, "float32", 3)
+    assert rounding > 1e-3
+    told = as_stored(Certificate(1e-4), rounding)
+    assert told.kind == "estimated"
+    assert told.interval[0] <= told.value <= told.interval[1]
+    ordinary = unit_columns(np.diag([0.5, 0.5]), np.ones((2, 5)) / 5)
+    assert as_stored(Certificate(0.1), rounding_of(ordinary, 1.0, "float32", 3)) == Certificate(0.1)
 
 
 def test_a_tensor_without_a_best_approximation_is_doubted(cp):
