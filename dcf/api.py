@@ -23,6 +23,7 @@ from dcf.settings import IN_MEMORY, Settings
 from dcf.sizes import MIB
 from dcf.solvers.shared import single_blas_thread
 from dcf.stages import STAGES, tidy
+from dcf.storage.durable import held
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import Layout, Reporter
@@ -146,8 +147,9 @@ def run_source(
         "stage": STAGES[0],
         "resumed": 0,
     }
-    run = RunGroup.create(str(out), record, overwrite)
-    _carry(run, plan, settings, array, last, in_process, reporter)
+    with held(out):
+        run = RunGroup.create(out, record, overwrite)
+        _carry(run, plan, settings, array, last, in_process, reporter)
     return run
 
 
@@ -163,7 +165,20 @@ def run_stage(
 
     Raises `UsageError` where the stage before it has not run.
     """
-    run = RunGroup.open(_absolute(out))
+    place = _absolute(out)
+    RunGroup.open(place, mode="r")  # nothing is made where nothing is
+    with held(place):
+        return _run_stage(RunGroup.open(place), out, last, memory, workers, reporter)
+
+
+def _run_stage(
+    run: RunGroup,
+    out: str | Path,
+    last: str,
+    memory: str | int | None,
+    workers: int | None,
+    reporter: Reporter | None,
+) -> RunGroup:
     record = run.record
     reached = STAGES.index(record["stage"])
     if reached < STAGES.index(last) - 1:

@@ -41,12 +41,13 @@ def recover_rows(job: Job) -> None:
         triangle = job.run.complete("stages/triangle")[:]
         model = model_of(job.settings, plan, surrogate.noise(triangle.T @ triangle, plan.rows, plan.rank))
     like = alternating.empty_sums(plan.carried, len(surrogate.directions)).to_arrays()
-    journal = job.run.journal("recover_rows", len(blocks), like)
-    weights = job.allocate_once("stages/range_weights")
+    journal = job.run.journal(
+        "recover_rows", len(blocks), like, rows=job.allocate_once("stages/range_weights")
+    )
     with job.stage("recover rows", journal, blocks):
         coordinates = surrogate.project(h)
         graph = alternating.refine(
-            rows, model, coordinates, h @ h.T, plan.dtype, weights, journal, blocks, plan.most_tasks
+            rows, model, coordinates, h @ h.T, plan.dtype, journal, blocks, plan.most_tasks
         )
         sums = job.workers.compute(graph)
     job.run.put("stages/range_gram", sums.gram)

@@ -89,17 +89,16 @@ class Pipeline:
         if plan.method == "full":
             return self._read_whole(recipe)
         like = compression.empty_sketch(recipe, plan.sketch_width).to_arrays(recipe.sample_capacity)
-        journal = self.run.journal("sketch", len(plan.sketch_blocks), like)
-        rows = self.job.allocate_once("stages/range") if plan.range_size else None
+        journal = self.run.journal(
+            "sketch",
+            len(plan.sketch_blocks),
+            like,
+            rows=self.job.allocate_once("stages/range") if plan.range_size else None,
+            rows_at_once=plan.range_chunk_rows,
+        )
         with self.job.stage("sketch", journal, plan.sketch_blocks):
             graph = compression.compress(
-                self.job.source,
-                recipe,
-                rows,
-                plan.range_chunk_rows,
-                journal,
-                plan.sketch_blocks,
-                plan.most_tasks,
+                self.job.source, recipe, journal, plan.sketch_blocks, plan.most_tasks
             )
             try:
                 sketch = self.workers.compute(graph)
@@ -156,14 +155,13 @@ class Pipeline:
         """Make the exact passes; the last one leaves W, block by block, in the run group."""
         plan = self.plan
         for number in range(self.run.record.get("refined", 0) + 1, self.settings.refine + 1):
+            last = number == self.settings.refine
             journal = self.run.journal(
                 f"refine_{number}",
                 len(plan.refine_blocks),
                 alternating.empty_sums(plan.carried, plan.width).to_arrays(),
+                rows=self.job.allocate_once("stages/weights") if last else None,
             )
-            factor = None
-            if number == self.settings.refine:
-                factor = self.job.allocate_once("stages/weights")
             components = self.run.complete(f"stages/components_{number - 1}")
             columns = self.job.columns if number == 1 else None  # a first pass finds H in full
             with self.job.stage(f"refine {number}", journal, plan.refine_blocks):
@@ -173,13 +171,13 @@ class Pipeline:
                     components,
                     None,
                     plan.dtype,
-                    factor,
                     journal,
                     plan.refine_blocks,
                     plan.most_tasks,
                     columns,
                 )
                 sums = self.workers.compute(graph)
+            self._refuse_other_chunks(sums.missing_chunks, number)
             if columns is None:
                 before = components[:].astype(np.float64)
                 updated, squared_error = alternating.update_components(self.job.model, sums, before)
@@ -224,6 +222,17 @@ class Pipeline:
         self._record_pass(sketch.statistics)
         self.job.keep_means(sketch.means)
         self.run.update(squared_error=factorize_in_memory(self.job, dense.entries))
+
+    def _refuse_other_chunks(self, missing: int, number: int) -> None:
+        """Raise `SourceError` where a pass lacked other chunks than the first one did; it is forgotten."""
+        first = self.run.record["missing_chunks"]
+        if missing != first:
+            self.run.drop(f"stages/refine_{number}")
+            raise SourceError(
+                f"SOURCE lacked {first} chunks in its first pass and {missing} in pass {number + 1}: some"
+                " were lost or added in between. Restore it as it was, then the same command makes this pass"
+                " again; or start again with --overwrite."
+            )
 
     def _refuse_changed_data(self, sums: alternating.RefineSums, components: Float64, known: bool) -> None:
         """Raise `SourceError` where an exact pass did not read what the first pass did.

@@ -75,17 +75,14 @@ class BlockSource(Protocol):
 class Journal(Protocol):
     """Finished blocks of one pass, durable in the run group."""
 
-    def finished(self) -> frozenset[int]:
-        """Return the indices of the blocks that need not be done again."""
-
     def count(self) -> int:
         """Return how many blocks are finished; cheap enough to be asked twice a second."""
 
-    def save(self, block: int, arrays: Arrays) -> None:
-        """Store a finished block; the last write marks it as finished."""
+    def save(self, block: Block, arrays: Arrays, rows: NDArray[Any] | None = None) -> None:
+        """Store a finished block, and its rows (b, k) where the pass keeps them; the last write marks it."""
 
-    def load(self, block: int) -> dict[str, NDArray[Any]]:
-        """Return what `save` stored."""
+    def load(self, block: Block) -> dict[str, NDArray[Any]] | None:
+        """Return what `save` stored, or None where the block is to be done."""
 
 
 class Workers(Protocol):

@@ -77,9 +77,7 @@ def sweep(z, surrogate, tile="f8"):
 
     def sums(h):
         g = surrogate.project(h)
-        total = refine_subtree(
-            rows, Nonnegative(), g, h @ h.T, tile, None, Unjournalled(), None, [block], frozenset()
-        )
+        total = refine_subtree(rows, Nonnegative(), g, h @ h.T, tile, Unjournalled(), None, [block])
         return total.linear(g) @ surrogate.directions, total.gram
 
     return sums

@@ -157,11 +157,11 @@ def test_resumed_is_uninterrupted_and_reads_no_finished_block_again(
     array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
     saves, save = [0], dcf.storage.run.BlockJournal.save
 
-    def failing(self, block, arrays):
+    def failing(self, block, arrays, rows=None):
         if saves[0] == after:
             raise Stop
         saves[0] += 1
-        save(self, block, arrays)
+        save(self, block, arrays, rows)
 
     out = tmp_path / "interrupted.zarr"
     monkeypatch.setattr(dcf.storage.run.BlockJournal, "save", failing)

@@ -11,12 +11,14 @@ from counting import open_counted, reads
 
 import dcf
 from dcf.errors import RunError, SourceError, UsageError
+from dcf.plan import blocks_of
+from dcf.storage.durable import held
 from dcf.storage.run import RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 
 RECORD = {
     "settings": {"rank": 3},
-    "source": {"shape": [4, 4], "dtype": "float32", "fingerprint": "a"},
+    "source": {"shape": [4, 4], "dtype": "float32", "fingerprint": "a", "metadata": {"fill_value": 0}},
     "version": "0",
     "stage": "created",
 }
@@ -161,6 +163,10 @@ class TestRunGroup:
         for change, says in (
             ({"settings": {"rank": 4}}, "its rank is 3, now asked 4"),
             ({"source": {**RECORD["source"], "fingerprint": "b"}}, "fingerprint was a, now b"),
+            (
+                {"source": {**RECORD["source"], "fingerprint": "b", "metadata": {"fill_value": 1}}},
+                "its source's fill_value was 0, now 1",
+            ),
             ({"version": "1"}, "dcf 0 began it, this is 1"),
         ):
             with pytest.raises(UsageError, match=says):
@@ -189,17 +195,98 @@ class TestRunGroup:
             RunGroup.create(place.format(tmp=tmp_path), RECORD, False)
 
     def test_a_journal_keeps_what_was_saved(self, tmp_path):
-        run = RunGroup.create(str(tmp_path / "o.zarr"), RECORD, False)
+        run, blocks = RunGroup.create(str(tmp_path / "o.zarr"), RECORD, False), blocks_of(10, 2)
         like = {"a": np.zeros((2, 3)), "none": np.zeros((0, 3)), "n": np.zeros(2, "i8")}
-        journal = pickle.loads(pickle.dumps(run.journal("sketch", 5, like)))
-        assert journal.finished() == frozenset()
-        journal.save(3, {"a": np.full((2, 3), 0.1), "none": np.zeros((0, 3)), "n": np.array([7, 8])})
-        journal.save(0, {"a": np.zeros((2, 3)), "none": np.zeros((0, 3)), "n": np.array([0, 0])})
-        again = RunGroup.open(str(tmp_path / "o.zarr")).journal("sketch", 5, like)
-        assert again.finished() == {0, 3}
+        rows = run.allocate("stages/rows", (10, 4), (1, 4), "f4")
+        journal = pickle.loads(pickle.dumps(run.journal("sketch", 5, like, rows=rows, rows_at_once=1)))
+        assert all(journal.load(block) is None for block in blocks)
+        entry = {"a": np.full((2, 3), 0.1), "none": np.zeros((0, 3)), "n": np.array([7, 8])}
+        journal.save(blocks[3], entry, np.ones((2, 4), "f4"))
+        journal.save(blocks[0], {**entry, "n": np.array([0, 0])}, np.zeros((2, 4), "f4"))
+        opened = RunGroup.open(str(tmp_path / "o.zarr"))
+        again = opened.journal("sketch", 5, like, rows=opened.get("stages/rows"), rows_at_once=1)
+        assert [block.index for block in blocks if again.load(block) is not None] == [0, 3]
         assert again.count() == 2
-        np.testing.assert_array_equal(again.load(3)["a"], np.full((2, 3), 0.1))
-        assert again.load(3)["none"].shape == (0, 3)
-        np.testing.assert_array_equal(again.load(3)["n"], [7, 8])
+        for name, values in entry.items():
+            np.testing.assert_array_equal(again.load(blocks[3])[name], values)
         done = json.loads((tmp_path / "o.zarr" / "stages" / "sketch" / "a" / "zarr.json").read_text())
         assert "crc32c" in str(done["codecs"])
+
+    @pytest.mark.parametrize("part", ["a", "done", "rows"])
+    @pytest.mark.parametrize("how", ["cut", "empty", "gone", "garbage", "of another block", "of another run"])
+    def test_what_is_torn_or_foreign_is_done_again(self, tmp_path, part, how):
+        blocks, entry = blocks_of(10, 2), {"a": np.full((2, 3), 0.1)}
+
+        def journal(name, values):
+            run = RunGroup.create(str(tmp_path / name), RECORD, False)
+            rows = run.get("stages/rows") if run.has("stages/rows") else None
+            rows = run.allocate("stages/rows", (10, 4), (2, 4), "f4") if rows is None else rows
+            made = run.journal("sketch", 5, entry, rows=rows)
+            if values is not None:
+                for k in (1, 2):
+                    made.save(blocks[k], {"a": values + k}, np.full((2, 4), k, "f4"))
+            return made
+
+        journal("mine", entry["a"])
+        journal("other", entry["a"] * 2)
+        where = {"a": "sketch/a/c/{}/0/0", "done": "sketch/done/c/{}", "rows": "rows/c/{}/0"}[part]
+        torn = tmp_path / "mine" / "stages" / where.format(1)
+        kept = torn.read_bytes()
+        if how == "gone":
+            torn.unlink()
+        elif how == "of another block":
+            torn.write_bytes((tmp_path / "mine" / "stages" / where.format(2)).read_bytes())
+        elif how == "of another run":
+            torn.write_bytes((tmp_path / "other" / "stages" / where.format(1)).read_bytes())
+        else:
+            torn.write_bytes({"cut": kept[:-1], "empty": b"", "garbage": b"x" * len(kept)}[how])
+        again = journal("mine", None)
+        same = how == "of another run" and part == "rows"  # where the numbers are the same
+        assert (again.load(blocks[1]) is None) == (not same)
+        assert again.load(blocks[2]) is not None
+        again.save(blocks[1], entry, np.ones((2, 4), "f4"))
+        assert again.load(blocks[1]) is not None
+
+
+class TestDurable:
+    def test_one_run_at_a_time(self, tmp_path):
+        out = str(tmp_path / "o.zarr")
+        with held(out):
+            with pytest.raises(RunError, match="locked by another run"), held(out):
+                pass
+        with held(out):
+            pass
+
+    def test_what_is_gone_is_not_made_anew(self, tmp_path):
+        run = RunGroup.create(str(tmp_path / "o.zarr"), RECORD, False)
+        (tmp_path / "o.zarr").rename(tmp_path / "away.zarr")
+        with pytest.raises(RunError, match="has vanished"):
+            run.update(stage="sketch")
+        assert not (tmp_path / "o.zarr").exists()
+        (tmp_path / "away.zarr").rename(tmp_path / "o.zarr")
+        run.update(stage="sketch")
+        assert RunGroup.open(str(tmp_path / "o.zarr")).record["stage"] == "sketch"
+
+    @pytest.mark.parametrize("link", ["W", "stages/sketch", "stages/rows/c/0"])
+    def test_links_are_not_written_through(self, tmp_path, link):
+        out = str(tmp_path / "o.zarr")
+        RunGroup.create(out, RECORD, False)
+        (tmp_path / "precious").mkdir()
+        (tmp_path / "precious" / "thesis.txt").write_text("keep")
+        place = tmp_path / "o.zarr" / link
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(tmp_path / "precious")
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="symbolic link"):
+                RunGroup.create(out, RECORD, overwrite)
+        with pytest.raises(UsageError, match="symbolic link"):
+            RunGroup.open(out)
+        assert (tmp_path / "precious" / "thesis.txt").read_text() == "keep"
+
+    def test_a_damaged_array_of_a_run_is_a_sentence(self, tmp_path):
+        run = RunGroup.create(str(tmp_path / "o.zarr"), RECORD, False)
+        run.put("stages/probe", np.ones((3, 4)))
+        chunk = tmp_path / "o.zarr" / "stages" / "probe" / "c" / "0" / "0"
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+        with pytest.raises(RunError, match=r"stages/probe of OUT .* is damaged .* --overwrite"):
+            run.complete("stages/probe")[:]

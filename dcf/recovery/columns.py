@@ -14,7 +14,7 @@ import numpy as np
 from dask.delayed import delayed
 
 from dcf.solvers.shared import single_blas_thread
-from dcf.types import ColumnSolution, Float64, Journal, Status
+from dcf.types import Block, ColumnSolution, Float64, Journal, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,10 @@ def finish_column(
     noise: float,
     column: int,
 ) -> None:
-    """Recover one column and journal it."""
+    """Recover one column and journal it, unless the journal holds it."""
+    place = Block(column, column, column + 1)
+    if journal.load(place) is not None:
+        return
     with single_blas_thread():
         solution = recover_column(recovery(noise), projection, rows, target)
         stored = solution.values.astype(dtype)
@@ -90,7 +93,7 @@ def finish_column(
             solution.sparsest is None,
         )
         entry = {"column": stored, "report": report.to_vector()}
-        journal.save(column, entry)
+        journal.save(place, entry)
 
 
 def recover(
@@ -110,6 +113,5 @@ def recover(
     Columns that the journal holds are not solved again.
     """
     task = delayed(partial(finish_column, recovery, projection, rows, dtype, journal), pure=False)
-    finished = journal.finished()
-    columns = [k for k in range(targets.shape[1]) if k not in finished]
+    columns = range(targets.shape[1])
     return delayed(list)([task(np.ascontiguousarray(targets[:, k]), float(noises[k]), k) for k in columns])

@@ -40,20 +40,16 @@ if TYPE_CHECKING:
 class Unjournalled:
     """The journal of a pass too short to be worth one."""
 
-    def finished(self) -> frozenset[int]:
-        """Return nothing: every block is to be done."""
-        return frozenset()
-
     def count(self) -> int:
         """Return 0."""
         return 0
 
-    def save(self, block: int, arrays: Arrays) -> None:
+    def save(self, block: Block, arrays: Arrays, rows: NDArray[Any] | None = None) -> None:
         """Keep nothing."""
 
-    def load(self, block: int) -> dict[str, NDArray[Any]]:
-        """Raise `KeyError`: nothing was kept."""
-        raise KeyError(block)
+    def load(self, block: Block) -> dict[str, NDArray[Any]] | None:
+        """Return None: every block is to be done."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,8 @@ class RefineSums:
     """‖R‖²_F"""
     bytes_read: int
     """decoded bytes"""
+    missing_chunks: int = 0
+    """stored chunks that are absent and read as the fill value"""
 
     def merge(self, other: RefineSums) -> RefineSums:
         """Return the sums over both parts."""
@@ -76,6 +74,7 @@ class RefineSums:
             self.gram + other.gram,
             self.squared_residual + other.squared_residual,
             self.bytes_read + other.bytes_read,
+            self.missing_chunks + other.missing_chunks,
         )
 
     def linear(self, components: Float64) -> Float64:
@@ -84,19 +83,14 @@ class RefineSums:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that a journal stores."""
-        scalars = np.array([self.squared_residual, self.bytes_read], np.float64)
+        scalars = np.array([self.squared_residual, self.bytes_read, self.missing_chunks], np.float64)
         return {"gradient": self.gradient, "gram": self.gram, "scalars": scalars}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> RefineSums:
         """Read them back."""
-        squared_residual, bytes_read = arrays["scalars"]
-        return cls(
-            arrays["gradient"],
-            arrays["gram"],
-            float(squared_residual),
-            int(bytes_read),
-        )
+        squared_residual, bytes_read, missing = arrays["scalars"]
+        return cls(arrays["gradient"], arrays["gram"], float(squared_residual), int(bytes_read), int(missing))
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,8 @@ def refine_block(
     sums = empty_sums(len(h), source.width)
     squared_residual = 0.0
     weights = np.empty((block.stop - block.start, len(h)), dtype)
-    for start, tile in source.tiles(block.start, block.stop, set()):
+    absent: set[str] = set()
+    for start, tile in source.tiles(block.start, block.stop, absent):
         seen = tile if columns is None else tile[:, columns]
         w = solve((seen @ h.T).astype(np.float64)).astype(dtype)
         residual = tile - w @ h if columns is None else tile
@@ -162,7 +157,7 @@ def refine_block(
         sums.gram[:] += exact.T @ exact
         weights[start - block.start : start - block.start + len(tile)] = w
     read = source.decoded_bytes(block.start, block.stop)
-    return RefineSums(sums.gradient, sums.gram, squared_residual, read), weights
+    return RefineSums(sums.gradient, sums.gram, squared_residual, read, len(absent)), weights
 
 
 def refine_subtree(
@@ -171,22 +166,19 @@ def refine_subtree(
     components: RowStore | Float64,
     gram: Float64 | None,
     dtype: str,
-    factor: RowStore | None,
     journal: Journal,
     columns: Index | None,
     blocks: Sequence[Block],
-    finished: frozenset[int],
 ) -> RefineSums:
     """Refine the blocks of one task in order, storing each, and return their merged sums."""
     h = np.asarray(components[:])
 
     def finish(block: Block) -> RefineSums:
-        if block.index in finished:
-            return RefineSums.from_arrays(journal.load(block.index))
+        kept = journal.load(block)
+        if kept is not None:
+            return RefineSums.from_arrays(kept)
         sums, weights = refine_block(source, model, h, gram, dtype, block, columns)
-        if factor is not None:
-            factor[block.start : block.stop] = weights
-        journal.save(block.index, sums.to_arrays())
+        journal.save(block, sums.to_arrays(), weights)
         return sums
 
     with single_blas_thread():
@@ -199,7 +191,6 @@ def refine(
     components: RowStore | Float64,
     gram: Float64 | None,
     dtype: str,
-    factor: RowStore | None,
     journal: Journal,
     blocks: Sequence[Block],
     most_tasks: int,
@@ -207,18 +198,12 @@ def refine(
 ) -> Any:
     """Return the Dask graph (Delayed `RefineSums`) of one pass; `refine_block` says with what H.
 
-    The rows of W go to `factor`, where one is given, block by block.
+    The rows of W go to the journal, block by block.
     """
-    finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
-    part = partial(refine_subtree, source, model, components, gram, dtype, factor, journal, columns)
+    size = subtree_size(len(blocks), most_tasks)
+    part = partial(refine_subtree, source, model, components, gram, dtype, journal, columns)
     task = delayed(part, pure=False)
-    roots = [
-        task(
-            parts := tuple(blocks[i : i + size]),
-            frozenset(b.index for b in parts) & finished,
-        )
-        for i in range(0, len(blocks), size)
-    ]
+    roots = [task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)]
     return fold(roots, delayed(RefineSums.merge, pure=False))
 
 

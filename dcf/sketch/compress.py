@@ -21,7 +21,7 @@ from dcf.sketch.rows import RowSample, RowSampler
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
-from dcf.types import Block, BlockSource, Float64, Index, Journal, Projection, Real, RowStore, Statistics
+from dcf.types import Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,25 +219,16 @@ def refuse_bad_entry(source: BlockSource, negatives_allowed: bool, tile: Real, s
 
 
 def compress_subtree(
-    source: BlockSource,
-    recipe: SketchRecipe,
-    range_rows: RowStore | None,
-    range_chunk_rows: int,
-    journal: Journal,
-    blocks: Sequence[Block],
-    finished: frozenset[int],
+    source: BlockSource, recipe: SketchRecipe, journal: Journal, blocks: Sequence[Block]
 ) -> Sketch:
     """Compress the blocks of one task in order, storing each, and return their merged sketch."""
 
     def finish(block: Block) -> Sketch:
-        if block.index in finished:
-            return Sketch.from_arrays(journal.load(block.index))
+        kept = journal.load(block)
+        if kept is not None:
+            return Sketch.from_arrays(kept)
         sketch, z = compress_block(source, recipe, block)
-        if range_rows is not None:
-            for start in range(0, len(z), range_chunk_rows):
-                part = z[start : start + range_chunk_rows]
-                range_rows[block.start + start : block.start + start + len(part)] = part
-        journal.save(block.index, sketch.to_arrays(recipe.sample_capacity))
+        journal.save(block, sketch.to_arrays(recipe.sample_capacity), z if recipe.span else None)
         return sketch
 
     with single_blas_thread():
@@ -247,26 +238,15 @@ def compress_subtree(
 def compress(
     source: BlockSource,
     recipe: SketchRecipe,
-    range_rows: RowStore | None,
-    range_chunk_rows: int,
     journal: Journal,
     blocks: Sequence[Block],
     most_tasks: int,
 ) -> Any:
     """Return the Dask graph (a Delayed `Sketch`) of the whole pass.
 
-    The rows of Z go to `range_rows`, where one is given, so many at a time. Blocks that the journal
-    holds are loaded, not read again.
+    The rows of Z go to the journal, block by block. What it holds already is loaded, not read again.
     """
-    finished, size = journal.finished(), subtree_size(len(blocks), most_tasks)
-    task = delayed(
-        partial(compress_subtree, source, recipe, range_rows, range_chunk_rows, journal), pure=False
-    )
-    roots = [
-        task(
-            parts := tuple(blocks[i : i + size]),
-            frozenset(b.index for b in parts) & finished,
-        )
-        for i in range(0, len(blocks), size)
-    ]
+    size = subtree_size(len(blocks), most_tasks)
+    task = delayed(partial(compress_subtree, source, recipe, journal), pure=False)
+    roots = [task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)]
     return fold(roots, delayed(partial(Sketch.merge, capacity=recipe.sample_capacity), pure=False))

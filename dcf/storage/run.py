@@ -7,6 +7,10 @@ array is protected by crc32c.
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import uuid
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,14 +20,18 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
-from dcf.errors import RunError, UsageError
+from dcf.errors import DcfError, RunError, UsageError
+from dcf.storage.durable import is_local, refuse_links, store_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
-    from dcf.types import Arrays
+    from dcf.types import Arrays, Block, RowStore
 
 SCHEMA = 1
+_log = logging.getLogger(__name__)
 
 
 # A setting of the open array, not of the stored one: each opening has to make it anew.
@@ -52,35 +60,108 @@ def open_member(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """An array of a run, of which a chunk that cannot be read is told in a sentence."""
+
+    array: zarr.Array[Any]
+    """(n, …)"""
+    where: str
+    """the run and its name there"""
+
+    def __getitem__(self, selection: Any, /) -> NDArray[Any]:
+        """Return a part of it. Raises `RunError` where it cannot be read."""
+        try:
+            return np.asarray(self.array[selection])
+        except DcfError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"{self.where} is damaged ({type(error).__name__}: {error}); start the run again with"
+                " --overwrite."
+            ) from error
+
+    def __setitem__(self, selection: Any, values: NDArray[Any], /) -> None:
+        """Write a part of it."""
+        self.array[selection] = values
+
+
+@dataclass(frozen=True)
 class BlockJournal:
-    """Finished blocks of one pass, one chunk a block in each of a few arrays."""
+    """Finished blocks of one pass, one chunk a block in each of a few arrays.
+
+    A block is finished when its mark is there: a checksum of all that was saved of it, and of which
+    run, pass and block it is. All else counts for nothing, whether torn by a crash or left by another
+    run, and the block is done again.
+    """
 
     group: zarr.Group
     """stages/<pass> of the run group"""
-
-    def finished(self) -> frozenset[int]:
-        """Return the indices of the blocks that need not be done again."""
-        done = open_member(self.group, "done")
-        return frozenset(int(i) for i in np.flatnonzero(np.asarray(done[:])))
+    run: str
+    """the identity of the run, never the same twice"""
+    rows: RowStore | None = None
+    """(n, k), where the blocks' rows of an n-sized result go"""
+    rows_at_once: int = 0
+    """rows of a chunk of `rows`, which is written and read so many at a time"""
 
     def count(self) -> int:
-        """Return how many blocks are finished, from the names of the chunks alone."""
+        """Return how many blocks are marked, from the names of the chunks alone."""
         return int(open_member(self.group, "done").nchunks_initialized)
 
-    def save(self, block: int, arrays: Arrays) -> None:
-        """Store a finished block; the last write marks it as finished."""
+    def save(self, block: Block, arrays: Arrays, rows: NDArray[Any] | None = None) -> None:
+        """Store a finished block, and its rows where the pass keeps them; the last write marks it."""
+        if self.rows is not None and rows is not None:
+            for part in self._parts(block):
+                self.rows[part] = rows[part.start - block.start : part.stop - block.start]
         for name, values in arrays.items():
             if values.size:
-                open_member(self.group, name)[block] = values
-        open_member(self.group, "done")[block] = 1
+                open_member(self.group, name)[block.index] = values
+        parts = [] if self.rows is None or rows is None else [rows]
+        open_member(self.group, "done")[block.index] = self._mark(block, arrays, parts)
 
-    def load(self, block: int) -> dict[str, NDArray[Any]]:
-        """Return what `save` stored."""
-        return {
-            name: np.asarray(open_member(self.group, name)[block])
-            for name in self.group.array_keys()
-            if name != "done"
-        }
+    def load(self, block: Block) -> dict[str, NDArray[Any]] | None:
+        """Return what `save` stored, or None where the block is to be done."""
+        mark = open_member(self.group, "done")
+        try:
+            if not (said := int(cast("Any", mark[block.index]))):
+                return None
+            arrays = {
+                name: np.asarray(open_member(self.group, name)[block.index])
+                for name in self.group.array_keys()
+                if name != "done"
+            }
+            parts = (
+                (np.asarray(self.rows[part]) for part in self._parts(block)) if self.rows is not None else ()
+            )
+            if self._mark(block, arrays, parts) == said:
+                return arrays
+            _log.warning(
+                "Block %d of %s is not what was saved; it is done again.", block.index, self.group.path
+            )
+        except MemoryError:
+            raise
+        except Exception as error:
+            _log.warning(
+                "Block %d of %s cannot be read (%s); it is done again.", block.index, self.group.path, error
+            )
+        return None
+
+    def _parts(self, block: Block) -> list[slice]:
+        step = self.rows_at_once or block.stop - block.start
+        return [slice(i, min(i + step, block.stop)) for i in range(block.start, block.stop, step)]
+
+    def _mark(self, block: Block, arrays: Arrays, rows: Iterable[NDArray[Any]]) -> int:
+        """Return 64 bits, not all zero, that follow from the run, the pass, the block and its content."""
+        content = hashlib.blake2b(f"{self.run} {self.group.path} {block}".encode(), digest_size=8)
+        for name in sorted(arrays):
+            values = arrays[name]
+            if values.size:
+                check = zlib.crc32(np.ascontiguousarray(values).data)
+                content.update(f"{name} {values.dtype} {values.shape} {check}".encode())
+        check = 0
+        for part in rows:
+            check = zlib.crc32(np.ascontiguousarray(part).data, check)
+        content.update(str(check).encode())
+        return int.from_bytes(content.digest(), "little") or 1
 
 
 @dataclass(frozen=True)
@@ -130,6 +211,7 @@ class RunGroup:
         where `out` holds something else, `RunError` where it cannot be written.
         """
         group = _existing(out)
+        refuse_links(out)
         if group is not None:
             found = dict(group.attrs).get("dcf")
             if not isinstance(found, dict):
@@ -137,14 +219,16 @@ class RunGroup:
             if not overwrite:
                 _refuse_other_identity(out, found, record)
                 return cls(group, out)
-        elif "://" not in out and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        elif is_local(out) and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
             raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
         try:
+            if is_local(out):
+                Path(out).mkdir(parents=True, exist_ok=True)
             # Mode "a" deletes nothing; what an older run left goes member by member.
-            group = zarr.open_group(out, mode="a", zarr_format=3)
+            group = zarr.open_group(store_of(out), mode="a", zarr_format=3)
             for name in list(group):
                 del group[name]
-            group.attrs["dcf"] = record
+            group.attrs["dcf"] = {**record, "run": uuid.uuid4().hex}
         except OSError as error:
             raise RunError(f"OUT {out} cannot be written: {error}.") from error
         return cls(group, out)
@@ -153,6 +237,8 @@ class RunGroup:
     def open(cls, out: str, mode: str = "r+") -> RunGroup:
         """Open a run that exists. Raises `UsageError` where `out` is none."""
         group = _existing(out, mode)
+        if mode != "r":
+            refuse_links(out)
         if group is None or not isinstance(dict(group.attrs).get("dcf"), dict):
             raise UsageError(f"OUT {out} holds no run of dcf.")
         return cls(group, out)
@@ -191,7 +277,7 @@ class RunGroup:
         array = self.get(name)
         if array.nchunks_initialized < array.nchunks:
             raise RunError(f"OUT {self.url} has lost chunks of its {name}; run it again with --overwrite.")
-        return array
+        return Kept(array, f"The array {name} of OUT {self.url}")
 
     def has(self, name: str) -> bool:
         """Return whether the run holds this array or group."""
@@ -217,26 +303,33 @@ class RunGroup:
             del self.group[name]
 
     def journal(
-        self, name: str, blocks: int, like: Arrays, chunks: dict[str, tuple[int, ...]] | None = None
+        self,
+        name: str,
+        blocks: int,
+        like: Arrays,
+        chunks: dict[str, tuple[int, ...]] | None = None,
+        rows: RowStore | None = None,
+        rows_at_once: int = 0,
     ) -> BlockJournal:
         """Return the journal of a pass, made on first use.
 
-        `like` holds arrays shaped and typed as those of a block; `chunks` splits the larger ones.
+        `like` holds arrays shaped and typed as those of a block; `chunks` splits the larger ones; `rows`
+        is the n-sized array that the blocks write beside, `rows_at_once` a chunk of it.
         """
-        path = f"stages/{name}"
+        path, run = f"stages/{name}", self.record["run"]
         if f"{path}/done" in self.group:  # made last, so the others are there
-            return BlockJournal(cast("zarr.Group", self.group[path]))
+            return BlockJournal(cast("zarr.Group", self.group[path]), run, rows, rows_at_once)
         group = self.group.require_group(path)
         for key, values in like.items():
             chunk = (chunks or {}).get(key, values.shape)
             create_array(group, key, (blocks, *values.shape), (1, *(max(1, n) for n in chunk)), values.dtype)
-        create_array(group, "done", (blocks,), (1,), "uint8")
-        return BlockJournal(group)
+        create_array(group, "done", (blocks,), (1,), "uint64")
+        return BlockJournal(group, run, rows, rows_at_once)
 
 
 def _existing(out: str, mode: str = "r+") -> zarr.Group | None:
     try:
-        return zarr.open_group(out, mode=cast("Any", mode))
+        return zarr.open_group(store_of(out), mode=cast("Any", mode))
     except (FileNotFoundError, BaseZarrError):
         return None
     except FileExistsError as error:
@@ -253,9 +346,13 @@ def _refuse_other_identity(out: str, found: dict[str, Any], wanted: dict[str, An
         now = wanted["settings"].get(key)
         if now != was:
             refuse(f"its {key} is {was!r}, now asked {now!r}")
-    for key in ("shape", "dtype", "fingerprint"):
-        if found["source"][key] != wanted["source"][key]:
-            refuse(f"its source's {key} was {found['source'][key]}, now {wanted['source'][key]}")
+    was, now = found["source"], wanted["source"]
+    if was["fingerprint"] != now["fingerprint"]:
+        before, after = was["metadata"], now["metadata"]
+        changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+        key = changed[0] if changed else "fingerprint"
+        a, b = (whole["metadata"].get(key, whole["fingerprint"]) for whole in (was, now))
+        refuse(f"its source's {key} was {a}, now {b}")
     if found["version"] != wanted["version"]:
         refuse(f"dcf {found['version']} began it, this is {wanted['version']}")
 

@@ -99,13 +99,15 @@ def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
     metadata.pop("attributes", None)
     if _DIGEST in array.attrs:
         metadata[_DIGEST] = array.attrs[_DIGEST]
-    canonical = json.dumps(metadata, sort_keys=True, default=str)
+    metadata = json.loads(json.dumps(metadata, default=str))
+    canonical = json.dumps(metadata, sort_keys=True)
     return {
         "url": url,
         "shape": list(array.shape),
         "chunks": list(array.chunks),
         "shards": list(array.shards) if array.shards else None,
         "dtype": str(array.dtype),
+        "metadata": metadata,
         "fingerprint": hashlib.sha256(canonical.encode()).hexdigest(),
     }
 
