@@ -41,11 +41,12 @@ def unit_columns(gram: Float64, components: Float64) -> Canonical:
     return Canonical(transform, components[order] * weight_norms[order, None], norms[order], order)
 
 
-def singular_triplets(gram: Float64, components: Float64, rank: int) -> Canonical:
+def singular_triplets(gram: Float64, components: Float64, rank: int, precision: float = 0.0) -> Canonical:
     """Return the leading `rank` singular triplets of W H: orthonormal W T, orthogonal rows of H'.
 
     gram : WᵀW (k, k); components : H (k, m). The columns of W are brought to unit norm first, so that
-    the square root of their Gram matrix is accurate however their norms differ.
+    the square root of their Gram matrix is accurate however their norms differ. A triplet of no more than
+    `precision` times the largest, the rounding of the data, is none.
     """
     k = len(gram)
     norms = np.sqrt(np.diag(gram))
@@ -58,6 +59,8 @@ def singular_triplets(gram: Float64, components: Float64, rank: int) -> Canonica
     left, singular, right = np.linalg.svd(
         (roots[:, None] * basis.T * norms) @ components, full_matrices=False
     )
+    singular = np.where(singular > precision * singular.max(initial=0.0), singular, 0.0)
+    left = left * (singular > 0.0)
     short = max(0, rank - len(singular))
     loss = float(np.square(singular[rank:]).sum())
     singular, right = np.pad(singular[:rank], (0, short)), np.pad(right[:rank], ((0, short), (0, 0)))

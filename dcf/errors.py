@@ -1,5 +1,7 @@
 """The few exceptions of dcf, each with the exit code of the command line."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 
@@ -33,3 +35,15 @@ class BudgetError(DcfError, MemoryError):
     """The plan does not fit the memory budget; raised before a chunk is read."""
 
     exit_code = 4
+
+
+class ScaleError(DcfError):
+    """Squares of entries leave the range of the numbers: the pass starts again with the data divided."""
+
+    def __init__(self, largest: float) -> None:
+        super().__init__(f"Entries as large as {largest:.3g} have no squares.")
+        self.largest = largest
+
+    def __reduce__(self) -> tuple[type[ScaleError], tuple[float]]:
+        """Cross to another process with the entry, not the sentence."""
+        return type(self), (self.largest,)

@@ -100,7 +100,7 @@ class _Compressed(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         record = decomposition.attributes
         self.decomposition_ = decomposition
         self.relative_error_ = decomposition.relative_error
-        norm = float(np.sqrt(record["statistics"]["squared_norm"]))
+        norm = float(np.ldexp(np.sqrt(record["statistics"]["squared_norm"]), record.get("exponent", 0)))
         self.reconstruction_err_ = decomposition.relative_error.value * norm
         self.n_components_ = int(self.n_components)
         self.n_iter_ = int(record["candidates"][record["method"]]["iterations"])

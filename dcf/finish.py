@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -11,13 +11,14 @@ import dcf.recovery.columns as columns
 import dcf.refinement.alternating as alternating
 from dcf.canonical import Canonical, singular_triplets, unit_columns
 from dcf.certificate import TURNED, advise, judge
+from dcf.errors import SourceError
 from dcf.one_pass import recovered
 from dcf.solvers.polyadic import split
 from dcf.types import Certificate, Status
 
 if TYPE_CHECKING:
     from dcf.job import Job
-    from dcf.types import Float64, RowStore
+    from dcf.types import Float64, Real, RowStore
 
 # Rounding that leaves an error exact: what float32 factors of ordinary size add.
 LEAST_ROUNDING = 1e-6
@@ -47,7 +48,7 @@ def finish(job: Job) -> None:
     if form.squared_loss and squared_norm:
         lost = form.squared_loss / squared_norm
         certificate = replace(certificate, value=float(np.sqrt(certificate.value**2 + lost)))
-    rounding = rounding_of(form, squared_norm, plan.dtype, len(plan.others) + 1)
+    rounding = rounding_of(form, squared_norm, plan.dtype, len(plan.others) + 1, job.exponent)
     certificate = as_stored(certificate, rounding)
     with job.stage("scale"):
         counts = job.workers.compute(
@@ -72,7 +73,9 @@ def finish(job: Job) -> None:
         },
         trust=judge(certificate, described, record, plan),
         advice=advise(record["method"], certificate, record, job.settings, plan),
-        components=described,
+        components=[
+            {**component, "norm": float(np.ldexp(component["norm"], job.exponent))} for component in described
+        ],
     )
 
 
@@ -81,10 +84,15 @@ def column_reports(job: Job) -> list[columns.ColumnReport]:
     return [columns.ColumnReport.from_vector(v) for v in job.run.complete("stages/recover/report")[:]]
 
 
-def rounding_of(form: Canonical, squared_norm: float, dtype: str, modes: int) -> float:
-    """Return what rounding each of the factors to `dtype` may add to the error, over ‖M‖."""
-    relative = 0.5 * float(np.finfo(dtype).eps) * float(np.sqrt(modes))
-    return relative * float(np.linalg.norm(form.norms)) / float(np.sqrt(squared_norm or 1.0))
+def rounding_of(form: Canonical, squared_norm: float, dtype: str, modes: int, exponent: int) -> float:
+    """Return what rounding each of the factors to `dtype` may add to the error, over ‖M‖.
+
+    exponent : the data are those of `form` times 2 to its power, and so small numbers lose their digits.
+    """
+    kind, norm = np.finfo(dtype), float(np.sqrt(squared_norm or 1.0))
+    relative = 0.5 * float(kind.eps) * float(np.sqrt(modes)) * float(np.linalg.norm(form.norms)) / norm
+    least = float(np.ldexp(0.5 / norm, int(np.frexp(kind.smallest_subnormal)[1]) - exponent))
+    return float(np.hypot(relative, least * np.sqrt(form.components.size)))
 
 
 def as_stored(certificate: Certificate, rounding: float) -> Certificate:
@@ -118,9 +126,10 @@ def _raw_pair(job: Job) -> _RawPair:
 def _canonical(job: Job, raw: _RawPair) -> Canonical:
     if job.settings.decomposition != "svd":
         return unit_columns(raw.gram, raw.components)
+    precision = 0.5 * float(np.finfo(job.plan.dtype).eps)
     if job.mean_of != "rows":
-        return singular_triplets(raw.gram, raw.components, job.plan.rank)
-    form = singular_triplets(raw.gram[:-1, :-1], raw.components[:-1], job.plan.rank)
+        return singular_triplets(raw.gram, raw.components, job.plan.rank, precision)
+    form = singular_triplets(raw.gram[:-1, :-1], raw.components[:-1], job.plan.rank, precision)
     return replace(form, transform=np.pad(form.transform, ((0, 1), (0, 0))))
 
 
@@ -134,23 +143,35 @@ def _write_short_factors(job: Job, form: Canonical) -> None:
     """Write the factors of the axes that were not compressed."""
     plan, run = job.plan, job.run
     if job.settings.decomposition != "cp":
-        short = form.components.astype(plan.dtype)
+        short = _stored(form.components, job)
         run.put("H" if plan.axis == 0 else "W", short if plan.axis == 0 else np.ascontiguousarray(short.T))
         return
-    run.put("weights", form.norms.astype(plan.dtype))
+    run.put("weights", _stored(form.norms, job))
     modes = [mode for mode in range(len(plan.others) + 1) if mode != plan.axis]
     for mode, factor in zip(modes, split(form.components, plan.others)[0], strict=True):
         run.put(f"factor_{mode}", factor.astype(plan.dtype))
+
+
+def _stored(values: Float64, job: Job) -> Real:
+    """Return what carries the scale of the data as it is stored. Raises `SourceError` where it overflows."""
+    with np.errstate(over="ignore", under="ignore"):
+        stored = cast("Real", np.ldexp(values, job.exponent).astype(job.plan.dtype))
+    if not np.isfinite(stored).all():
+        raise SourceError(
+            f"The factors of SOURCE are larger than {job.plan.dtype} can hold: divide the data by their"
+            " largest entry, or take a lower --rank."
+        )
+    return stored
 
 
 def _write_means(job: Job, raw: _RawPair) -> None:
     """Write the means that were taken out."""
     plan = job.plan
     if job.mean_of == "columns":
-        job.run.put("mean", job.run.complete("stages/mean")[:].astype(plan.dtype))
+        job.run.put("mean", _stored(job.run.complete("stages/mean")[:], job))
     elif job.mean_of == "rows":
         last = np.zeros((plan.carried, 1))
-        last[-1] = plan.width**-0.5
+        last[-1] = np.ldexp(plan.width**-0.5, job.exponent)
         graph = alternating.transform(raw.weights, job.allocate("mean"), last, plan.refine_blocks)
         job.workers.compute(graph)
 

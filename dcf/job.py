@@ -22,6 +22,7 @@ from dcf.sketch.projections import (
 )
 from dcf.stages import timed
 from dcf.storage.run import OneColumn, Transposed
+from dcf.storage.scaled import Scaled
 from dcf.storage.source import LessMeans
 
 if TYPE_CHECKING:
@@ -66,11 +67,16 @@ class Job:
         return self._may_grow(sketch_size)
 
     @property
-    def source(self) -> ArraySource:
+    def source(self) -> BlockSource:
         """The data; only the stages that read it ask."""
         if self._source is None:
             raise UsageError("This stage reads SOURCE, and none was given.")
-        return self._source
+        return Scaled(self._source, self.exponent) if self.exponent else self._source
+
+    @property
+    def exponent(self) -> int:
+        """E, where the run factorizes the data divided by 2ᴱ (see `dcf.errors.ScaleError`)."""
+        return int(self.run.record.get("exponent", 0))
 
     @cached_property
     def projection(self) -> SparseBinary:

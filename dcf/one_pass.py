@@ -69,6 +69,22 @@ def components_of(method: str) -> str:
     return "stages/components_0" if method == "recover-factorize" else f"stages/candidates/{method}"
 
 
+def shrunk(job: Job, method: str) -> Certificate:
+    """Scale down an H that with the W recovered is worse than nothing; return the probe's new word on them.
+
+    c W H with c = ⟨S M, S W H⟩ / ‖S W H‖² is the nearest to M of all multiples.
+    """
+    plan, name = job.plan, components_of(method)
+    h, probe = job.run.complete(name)[:], job.run.complete("stages/probe")[:]
+    graph = alternating.project(
+        recovered(job, method), job.probe, None, h, plan.refine_blocks, plan.most_tasks
+    )
+    seen = job.workers.compute(graph).probe @ h
+    factor = float((probe * seen).sum() / np.square(seen).sum())
+    job.run.put(name, h * min(max(factor, 0.0), 1.0))
+    return estimate(job, method)
+
+
 def estimate(job: Job, method: str) -> Certificate:
     """Return the probe's word on the W and H that a method recovered."""
     plan, dtype = job.plan, job.plan.dtype
@@ -87,5 +103,5 @@ def estimate(job: Job, method: str) -> Certificate:
         known = difference - surrogate.unseen(probe, job.span.dense(0, plan.width).T)
         outside = h - g @ surrogate.directions  # of the surrogate's row space
         squared_known = seen.squared_residual + float((seen.gram * (outside @ outside.T)).sum())
-    rounding = 4.0 * float(np.finfo(dtype).eps)
+    rounding = 4.0 * float(np.finfo(dtype).eps * np.sqrt(plan.rank))
     return certify(difference, known, squared_known, squared_norm, rounding)

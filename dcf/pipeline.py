@@ -10,17 +10,16 @@ import dcf.refinement.alternating as alternating
 import dcf.sketch.compress as compression
 from dcf.candidates import candidates
 from dcf.certificate import enough_sketch, explain
-from dcf.errors import EntryError, SourceError
+from dcf.errors import EntryError, ScaleError, SourceError
 from dcf.finish import column_reports, finish
 from dcf.in_memory import factorize_in_memory, recover_then_factorize
-from dcf.one_pass import components_of, estimate, recover_columns, recover_rows
+from dcf.one_pass import components_of, estimate, recover_columns, recover_rows, shrunk
 from dcf.solvers.shared import single_blas_thread
+from dcf.solvers.sums import REACH
 from dcf.stages import STAGES, tidy
 from dcf.storage.source import Keeping
 from dcf.types import Block, Statistics, Status
 
-# ‖M‖²_F between which sums of products of M with W and H of unit norm stay in the range of the numbers.
-REACH = {"float32": (1e-28, 1e34), "float64": (1e-280, 1e280)}
 # Squared norms of two passes over the same data differ by rounding alone.
 SAME_DATA = 1e-4
 
@@ -65,7 +64,7 @@ class Pipeline:
         if wanted is None or not self.job.may_grow(wanted):
             return False
         spent = {"passes": record["passes"], "bytes_read": record["bytes_read"]}
-        self.run.update(stage=STAGES[0], resketched={"sketch_size": wanted, **spent})
+        self.run.update(stage=STAGES[0], resketched={"sketch_size": wanted}, spent=spent)
         return True
 
     # ------------------------------------------------------------------ the stages, in order
@@ -105,7 +104,12 @@ class Pipeline:
             except EntryError:  # the data have to change, and then no block of theirs holds any more
                 self.run.drop("stages/sketch")
                 raise
-        self._record_pass(sketch.statistics)
+            except ScaleError as error:
+                rescaled = self._rescale(error.largest)
+            else:
+                rescaled = self._record_pass(sketch.statistics)
+        if rescaled:
+            return self.compress()
         self.run.put("stages/probe", sketch.probe)
         if plan.sample_size:
             # Sparse PCA needs rows of one noise, as they are; all other fits are to stand for all of M.
@@ -148,6 +152,8 @@ class Pipeline:
         if "range" in contenders:
             recover_rows(self.job)
         errors = {method: estimate(self.job, method) for method in contenders}
+        if "factorize-recover" in errors and errors["factorize-recover"].value > 1.0:
+            errors["factorize-recover"] = shrunk(self.job, "factorize-recover")
         self.job.note(errors={m: {"value": c.value, "interval": c.interval} for m, c in errors.items()})
         self._choose({method: certificate.value for method, certificate in errors.items()})
 
@@ -218,8 +224,14 @@ class Pipeline:
         dense = Keeping(self.job.source, np.empty((plan.rows, plan.width), plan.dtype))
         whole = Block(0, 0, plan.rows)
         with self.job.stage("sketch", None, (whole,)):
-            sketch, _ = compression.compress_block(dense, recipe, whole)
-        self._record_pass(sketch.statistics)
+            try:
+                sketch, _ = compression.compress_block(dense, recipe, whole)
+            except ScaleError as error:
+                rescaled = self._rescale(error.largest)
+            else:
+                rescaled = self._record_pass(sketch.statistics)
+        if rescaled:
+            return self._read_whole(recipe)
         self.job.keep_means(sketch.means)
         self.run.update(squared_error=factorize_in_memory(self.job, dense.entries))
 
@@ -252,20 +264,16 @@ class Pipeline:
                 " Start again with --overwrite."
             )
 
-    def _record_pass(self, statistics: Statistics) -> None:
-        """Record what a first pass learnt. Raises `SourceError` where squares of entries leave the range."""
-        squared, entries = statistics.squared_norm, self.plan.rows * self.plan.width
+    def _record_pass(self, statistics: Statistics) -> bool:
+        """Record what a first pass learnt; return whether it is to be made again with the data scaled."""
+        spent = self.run.record.get("spent", {"passes": 0, "bytes_read": 0})
+        spent = {"passes": spent["passes"] + 1, "bytes_read": spent["bytes_read"] + statistics.bytes_read}
         low, high = REACH[self.plan.dtype]
-        if not low <= squared <= high and statistics.zeros < entries:
-            size = np.sqrt(squared / (entries - statistics.zeros))
-            raise SourceError(
-                f"The entries of SOURCE are of a size of about {size:.3g};"
-                f" {self.plan.dtype} cannot hold their products. Divide the data by their largest entry."
-            )
-        before = self.run.record.get("resketched") or {"passes": 0, "bytes_read": 0}
+        if statistics.largest > 0.0 and not low <= statistics.squared_norm <= high:
+            return self._rescale(statistics.largest, spent=spent)
+        self._refuse_unwritable(np.sqrt(statistics.squared_norm))
         self.run.update(
-            passes=before["passes"] + 1,
-            bytes_read=before["bytes_read"] + statistics.bytes_read,
+            **spent,
             missing_chunks=statistics.missing_chunks,
             statistics={
                 "squared_norm": statistics.squared_norm,
@@ -273,3 +281,23 @@ class Pipeline:
                 "zeros": statistics.zeros,
             },
         )
+        return False
+
+    def _rescale(self, largest: float, **spent: dict[str, int]) -> bool:
+        """Let the first pass begin again with the data divided by a power of two, to about one; return True.
+
+        No more than one full pass is lost: where entries are too large the first block says so.
+        """
+        self.run.update(exponent=self.job.exponent + int(np.frexp(largest)[1]), **spent)
+        for name in ("sketch", "range"):
+            self.run.drop(f"stages/{name}")
+        return True
+
+    def _refuse_unwritable(self, norm: float) -> None:
+        """Raise `SourceError` where the factors of data of this norm cannot be written in their dtype."""
+        exponent = np.log2(norm or 1.0) + self.job.exponent
+        if exponent > np.finfo(self.plan.dtype).maxexp - 2:
+            raise SourceError(
+                f"The norm of SOURCE, about 1e{exponent * np.log10(2):+.0f}, is more than {self.plan.dtype}"
+                " can hold, and so would the factors be: divide the data by their largest entry."
+            )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from dcf.types import BlockSource, Float64, Real
 
+# Entries of H to this power of two have products far inside the range of float32.
+_EXPONENT_AT_EASE = 40
+
 
 def solve_stored(
     array: zarr.Array[Any],
@@ -83,10 +86,15 @@ def _solve(
     negatives_allowed: bool,
 ) -> Real:
     weights = np.empty((rows, len(h)), h.dtype)
+    exponent = int(np.frexp(np.abs(h).max(initial=0.0))[1])
+    # The same power of two out of M and H leaves W as it is.
+    exponent = exponent if abs(exponent) > _EXPONENT_AT_EASE else 0
+    h = cast("Real", np.ldexp(h, -exponent)) if exponent else h
     with single_blas_thread():
         solve = weights_solver(h.astype(np.float64) @ h.T.astype(np.float64))
         for start, tile in source.tiles(0, rows, set()):
             entries = cast("Real", np.ascontiguousarray(tile, h.dtype))
+            entries = cast("Real", np.ldexp(entries, -exponent)) if exponent else entries
             norms = np.empty(len(entries))
             squared_row_norms(entries, norms)
             if not np.isfinite(norms).all() or (not negatives_allowed and entries.min() < 0.0):

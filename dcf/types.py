@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -156,6 +156,13 @@ class Statistics:
     """stored chunks that are absent and read as the fill value"""
     bytes_read: int = 0
     """decoded bytes"""
+    maximum: float = -np.inf
+    """greatest entry"""
+
+    @property
+    def largest(self) -> float:
+        """The largest size of an entry."""
+        return max(-self.minimum, self.maximum, 0.0)
 
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both parts together."""
@@ -165,18 +172,17 @@ class Statistics:
             self.zeros + other.zeros,
             self.missing_chunks + other.missing_chunks,
             self.bytes_read + other.bytes_read,
+            max(self.maximum, other.maximum),
         )
 
     def to_vector(self) -> Float64:
-        """Return the five figures as a float64 vector."""
-        return np.array(
-            [self.squared_norm, self.minimum, self.zeros, self.missing_chunks, self.bytes_read], np.float64
-        )
+        """Return the six figures as a float64 vector."""
+        return np.array(astuple(self), np.float64)
 
     @classmethod
     def from_vector(cls, v: Float64) -> Statistics:
         """Read them back."""
-        return cls(float(v[0]), float(v[1]), int(v[2]), int(v[3]), int(v[4]))
+        return cls(float(v[0]), float(v[1]), int(v[2]), int(v[3]), int(v[4]), float(v[5]))
 
 
 @dataclass(frozen=True)

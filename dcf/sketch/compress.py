@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from dask.delayed import delayed
 
-from dcf.errors import EntryError, SourceError
+from dcf.errors import EntryError, ScaleError, SourceError
 from dcf.sketch.kernels import count_zeros
 from dcf.sketch.range import meet, triangle
 from dcf.sketch.rows import RowSample, RowSampler
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import single_blas_thread
-from dcf.solvers.sums import squared_row_norms
+from dcf.solvers.sums import REACH, squared_row_norms
 from dcf.types import Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
 def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> tuple[Sketch, Real]:
     """Read the rows of `block` once; return their sketch and their rows of Z = M Ω (b, q).
 
-    Raises `SourceError` at the first NaN, Inf or (unless allowed) negative entry.
+    Raises `SourceError` at the first NaN, Inf or (unless allowed) negative entry, `ScaleError` for one
+    too large to multiply.
     """
     width = recipe.width(source)
     sketch = empty_sketch(recipe, width)
@@ -150,16 +151,19 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
     omega = np.ascontiguousarray(omega, recipe.dtype)
     z = cast("Real", np.empty((block.stop - block.start, omega.shape[1]), recipe.dtype))
     x = np.zeros(sketch.corange.shape)
-    squared_norm, minimum, zeros = 0.0, np.inf, 0
+    squared_norm, minimum, maximum, zeros = 0.0, np.inf, -np.inf, 0
     absent: set[str] = set()
+    reach = float(np.sqrt(REACH[recipe.dtype][1]))
     for start, tile in source.tiles(block.start, block.stop, absent):
         norms = np.empty(len(tile))
         squared_row_norms(tile, norms)
-        least = float(tile.min())
+        least, most = float(tile.min()), float(tile.max())
         if not np.isfinite(norms).all() or (least < 0.0 and not recipe.negatives_allowed):
             refuse_bad_entry(source, recipe.negatives_allowed, tile, start)
+        if max(-least, most) > reach:
+            raise ScaleError(max(-least, most))
         squared_norm += float(norms.sum())
-        minimum = min(minimum, least)
+        minimum, maximum = min(minimum, least), max(maximum, most)
         zeros += int(count_zeros(tile))
         if recipe.columns is not None:
             tile = cast("Real", np.ascontiguousarray(tile[:, recipe.columns]))
@@ -187,6 +191,7 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         zeros,
         len(absent),
         source.decoded_bytes(block.start, block.stop),
+        maximum,
     )
     whole = replace(
         sketch,
@@ -199,14 +204,11 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
 
 
 def refuse_bad_entry(source: BlockSource, negatives_allowed: bool, tile: Real, start: int) -> None:
-    """Raise `EntryError` for the first entry of `tile` that cannot be factorized."""
+    """Raise `EntryError` for the first entry of `tile` that cannot be factorized, else `ScaleError`."""
     finite = np.isfinite(tile)
     good = finite if negatives_allowed else finite & ~(tile < 0.0)
     if good.all():
-        raise EntryError(
-            f"The squares of the rows at {source.position(start, 0)} overflow float64; divide the data by"
-            f" their largest entry ({float(np.abs(tile).max()):.3g}) first."
-        )
+        raise ScaleError(float(np.abs(tile).max()))
     row, column = (int(i) for i in np.argwhere(~good)[0])
     where, entry = source.position(start + row, column), float(tile[row, column])
     if np.isnan(entry) or np.isinf(entry):

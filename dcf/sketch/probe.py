@@ -41,7 +41,12 @@ def certify(
     t = len(gram)
     off_diagonal = float((gram**2).sum() - (np.diag(gram) ** 2).sum())
     variance = max(2.0 / t * off_diagonal / (1.0 - 1.0 / t), 1e-12 * squared**2)
-    freedom = 2.0 * squared**2 / variance
+    # A part of rank one has one degree of freedom; below, the two Gram matrices cancel to their rounding.
+    freedom = max(2.0 * squared**2 / variance, 1.0)
+    sizes = value, np.sqrt(max(squared, np.sqrt(variance / 2.0)) / squared_norm)
     # 2 Γ⁻¹(ν/2, q) is the q-quantile of χ²_ν.
-    low, high = (value * np.sqrt(freedom / (2.0 * gammaincinv(freedom / 2.0, q))) for q in (0.975, 0.025))
+    low, high = (
+        size * np.sqrt(freedom / (2.0 * gammaincinv(freedom / 2.0, q)))
+        for size, q in zip(sizes, (0.975, 0.025), strict=True)
+    )
     return Certificate(float(value), (max(float(low) - rounding, 0.0), float(high) + rounding))

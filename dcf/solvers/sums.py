@@ -5,6 +5,9 @@ import numpy as np
 from dcf.solvers.jit import kernel
 from dcf.types import Float64, Real
 
+# ‖M‖²_F between which products of M with the factors, and their squares, stay in the range of the numbers.
+REACH = {"float32": (1e-28, 1e34), "float64": (1e-120, 1e120)}
+
 
 @kernel
 def squared_row_norms(tile: Real, out: Float64) -> None:

@@ -316,7 +316,8 @@ class RunGroup:
         `like` holds arrays shaped and typed as those of a block; `chunks` splits the larger ones; `rows`
         is the n-sized array that the blocks write beside, `rows_at_once` a chunk of it.
         """
-        path, run = f"stages/{name}", self.record["run"]
+        record = self.record
+        path, run = f"stages/{name}", f"{record['run']} {record.get('exponent', 0)}"
         if f"{path}/done" in self.group:  # made last, so the others are there
             return BlockJournal(cast("zarr.Group", self.group[path]), run, rows, rows_at_once)
         group = self.group.require_group(path)

@@ -18,7 +18,7 @@ from zarr.storage import WrapperStore
 
 from dcf.errors import SourceError, UsageError
 from dcf.solvers.shared import SharedSetting
-from dcf.types import Layout, Real
+from dcf.types import BlockSource, Layout, Real
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -245,10 +245,10 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class _Derived:
+class Derived:
     """What is the same for a source and what is made of its tiles."""
 
-    source: ArraySource
+    source: BlockSource
     """M (n, m)"""
 
     @property
@@ -266,7 +266,7 @@ class _Derived:
 
 
 @dataclass(frozen=True)
-class Keeping(_Derived):
+class Keeping(Derived):
     """A source of which every entry is kept as it is read."""
 
     entries: Real
@@ -280,7 +280,7 @@ class Keeping(_Derived):
 
 
 @dataclass(frozen=True)
-class LessMeans(_Derived):
+class LessMeans(Derived):
     """A source less the means of its columns."""
 
     mean: Real
