@@ -36,6 +36,7 @@ _RETYPED = {
     "quantize": ("dtype", "astype"),
     "astype": ("decode_dtype", "encode_dtype"),
 }
+_BLOSC, _LZ4, _ZSTD = numcodecs.Blosc(), numcodecs.LZ4(), numcodecs.Zstd()  # any decodes all of its kind
 _MIB = 1 << 20
 _LZMA_MEMORY = 128 * _MIB  # twice what the highest preset takes
 _ZSTD_MAGIC = 0xFD2FB528
@@ -56,12 +57,12 @@ def _blosc(data: Any, size: int) -> Any:
     if stored != len(data):
         raise ValueError(f"its header says {stored} bytes, {len(data)} are there")
     _agree(says, size)
-    return numcodecs.Blosc().decode(data)
+    return _BLOSC.decode(data)
 
 
 def _lz4(data: Any, size: int) -> Any:
     _agree(struct.unpack_from("<I", data)[0], size)
-    return numcodecs.LZ4().decode(data)
+    return _LZ4.decode(data)
 
 
 def _zstd(data: Any, size: int) -> Any:
@@ -71,7 +72,7 @@ def _zstd(data: Any, size: int) -> Any:
     # A block of an unknown size counts in full, though a writer may have ended it early.
     elif most > 4 * size + _MIB:
         raise ValueError(f"it may decode to {most} bytes, its shape takes {size}")
-    return numcodecs.Zstd().decode(data)
+    return _ZSTD.decode(data)
 
 
 def _zstd_sizes(data: Any) -> tuple[bool, int]:
@@ -192,6 +193,11 @@ def bounded(array: zarr.Array[Any], url: str) -> Any:
         raise SourceError(
             f"SOURCE {url} is stored with {error}, which dcf does not decode; rewrite it with one of"
             f" {', '.join(filter(None, _DECODERS))}."
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"SOURCE {url} has codecs whose settings make no sense ({type(error).__name__}: {error!s:.200});"
+            " restore its metadata."
         ) from error
 
 

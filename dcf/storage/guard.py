@@ -32,15 +32,19 @@ def size_of(root: str, key: str) -> int | None:
 
     Raises `ValueError` for what is no file inside, `OSError` for what cannot be looked at.
     """
-    path = os.path.join(root, key)
-    place = os.path.realpath(path)
-    if place != path and not place.startswith(root.rstrip(os.sep) + os.sep):
-        raise ValueError("is a link that leads out of the store; put the file itself there")
+    path = root
     try:
-        found = os.stat(place)
+        for part in key.split("/"):
+            path = f"{path}{os.sep}{part}"
+            found = os.lstat(path)
+            if stat.S_ISLNK(found.st_mode):
+                path = os.path.realpath(path)
+                if not path.startswith(root.rstrip(os.sep) + os.sep):
+                    raise ValueError("is a link that leads out of the store; put the file itself there")
+                if not os.path.lexists(path):
+                    raise ValueError("is a link to a file that is not there; restore it")
+                found = os.lstat(path)
     except FileNotFoundError:
-        if os.path.islink(path):
-            raise ValueError("is a link to a file that is not there; restore it") from None
         return None
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("is no file (a directory or a device); restore it from a copy")
@@ -111,7 +115,7 @@ class Guard(WrapperStore[Any]):
         if got == 0:
             raise self._refusal(key, "is empty (0 bytes); restore it from a copy, then run again to resume")
         if got != _asked(byte_range, got):
-            raise self._cut(key, byte_range)
+            raise self._part(key, byte_range, got)
         return value
 
     def _look(self, key: str, byte_range: Any) -> None:
@@ -128,10 +132,13 @@ class Guard(WrapperStore[Any]):
             what = f"takes {size} bytes, {self._most} at most make sense; restore it from a copy"
             raise self._refusal(key, what)
         if isinstance(byte_range, RangeByteRequest) and byte_range.end > max(size, 1):
-            raise self._cut(key, byte_range)
+            raise self._part(key, byte_range, max(size - byte_range.start, 0))
 
-    def _cut(self, key: str, byte_range: Any) -> SourceError:
-        what = f"is cut off (it lacks part of {byte_range}); restore it from a copy, then run again to resume"
+    def _part(self, key: str, byte_range: Any, got: int) -> SourceError:
+        what = (
+            f"gives {got} bytes where {_asked(byte_range, got)} were asked for (it is cut off, or its server"
+            " knows no byte ranges); restore it from a copy, then run again to resume"
+        )
         return self._refusal(key, what)
 
     def _refusal(self, key: str, what: str) -> SourceError:
