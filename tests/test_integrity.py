@@ -58,6 +58,7 @@ STORED = {
     "shards of blosc-lz4 + crc32c": {**SHARDS, "compressors": [LZ4, Crc32cCodec()]},
     "shards of none": {**SHARDS, "compressors": None},
     "shards, index first, without checksum": sharding([BytesCodec(), LZ4], [BytesCodec()], "start"),
+    "shards, index last, without checksum": sharding([BytesCodec(), LZ4], [BytesCodec()], "end"),
     "v2 none": v2(None),
     "v2 blosc-lz4": v2(numcodecs.Blosc("lz4")),
     "v2 zlib": v2(numcodecs.Zlib()),
@@ -79,7 +80,8 @@ DAMAGES = {
     "7 bytes appended": lambda chunk: chunk + b"1234567",
     "garbage": lambda chunk: np.random.default_rng(0).bytes(len(chunk)),
 }
-# Bytes of the right number without any checksum may be any numbers: there is no telling.
+# Bytes of the right number without any checksum may be any numbers: there is no telling. (Nor is there
+# of single bits in what LZ4, Blosc or bare filters hold; a checksum such as crc32c tells them.)
 UNKNOWABLE = {("none", "garbage"), ("v2 none", "garbage"), ("v2 filters alone", "garbage")}
 # The index of this shard is taken at its word; what it calls a chunk is checked all the same.
 NOWHERE = {("shards, index first, without checksum", "7 bytes appended")}

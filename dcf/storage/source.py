@@ -206,9 +206,9 @@ class ArraySource:
         """Return the array read through a `Guard`, by its metadata as they were checked."""
         array = self.array
         step = array.shards or array.chunks
-        # A chunk that does not compress takes little more than its entries, a shard an index beside them.
+        # A filter may store eight bytes for one; a shard has an index of its chunks beside them.
         index = 16 * math.prod(step) // math.prod(array.chunks)
-        most = 2 * math.prod(step) * array.dtype.itemsize + index + _MIB
+        most = 8 * math.prod(step) * array.dtype.itemsize + index + _MIB
         place = StorePath(Guard(array.store, step, most, absent), array.path)
         return zarr.Array(zarr.AsyncArray(bounded(array, str(array.store_path)), place))
 
