@@ -11,7 +11,7 @@ import dcf.refinement.alternating as alternating
 from dcf.candidates import Candidate, data_noise
 from dcf.factorization.truncated import Truncated
 from dcf.kinds import baseline_recovery_of
-from dcf.storage.source import InMemory
+from dcf.storage.derived import InMemory
 from dcf.types import Block
 
 if TYPE_CHECKING:

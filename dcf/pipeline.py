@@ -17,7 +17,7 @@ from dcf.one_pass import components_of, estimate, recover_columns, recover_rows,
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import REACH
 from dcf.stages import STAGES, tidy
-from dcf.storage.source import Keeping
+from dcf.storage.derived import Keeping
 from dcf.types import Block, Statistics, Status
 
 # Squared norms of two passes over the same data differ by rounding alone.

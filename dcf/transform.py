@@ -14,7 +14,8 @@ from dcf.sizes import MIB
 from dcf.sketch.compress import refuse_bad_entry
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
-from dcf.storage.source import ArraySource, InMemory, layout_of
+from dcf.storage.derived import InMemory
+from dcf.storage.source import ArraySource, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

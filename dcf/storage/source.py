@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,11 +15,13 @@ import numpy as np
 import zarr
 from zarr.buffer import cpu
 from zarr.errors import BaseZarrError
-from zarr.storage import WrapperStore
+from zarr.storage import StorePath
 
-from dcf.errors import SourceError, UsageError
+from dcf.errors import DcfError, RunError, SourceError, UsageError
 from dcf.solvers.shared import SharedSetting
-from dcf.types import BlockSource, Layout, Real
+from dcf.storage.codecs import bounded
+from dcf.storage.guard import Guard, check_metadata
+from dcf.types import Layout, Real
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,30 +37,40 @@ def _set_chunks_in_flight(count: int) -> Callable[[], None]:
 
 _CHUNKS_IN_FLIGHT = SharedSetting(_set_chunks_in_flight)
 _DIGEST = "dcf-entries-sha256"
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+_MOST_BYTES = 1 << 60  # more than any store holds: the sums over them stay in 64 bits
+_MOST_CHUNK_BYTES = 1 << 40
+_MIB = 1 << 20
 
 
 def open_source(source: str | Path | zarr.Array[Any], *, tensor: bool = False) -> zarr.Array[Any]:
     """Open a Zarr v2 or v3 matrix, or a tensor of three axes or more, checked from its metadata alone.
 
-    Raises `UsageError` where there is none, `SourceError` where it holds no real numbers or has an
-    empty axis. Reads no chunk.
+    Raises `UsageError` where there is none, `SourceError` where it holds no real numbers, has an
+    empty axis, claims an absurd size, or names a codec that is not known to be harmless. Reads no chunk.
     """
     if isinstance(source, zarr.Array):
         return _checked(source, str(source.store_path), tensor)
-    url = str(source)
+    url = str(source).removeprefix("file://")
     if "://" not in url and not Path(url).exists():
         raise UsageError(f"SOURCE {url} does not exist; give the path or URL of a Zarr array.")
+    names: list[str] = []
     try:
-        node = zarr.open(store=url, mode="r")
+        if "://" not in url:
+            check_metadata(url)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Zarr thinks of metadata is not the user's concern
+            node = zarr.open(store=url, mode="r")
+            if not isinstance(node, zarr.Array):
+                names = sorted(itertools.islice(node.array_keys(), 5))
+    except DcfError:
+        raise
     except (FileNotFoundError, BaseZarrError) as error:
         raise UsageError(f"SOURCE {url} is not a Zarr array (no zarr.json or .zarray that opens).") from error
     except ImportError as error:
         raise UsageError(f"SOURCE {url} needs the extra: pip install 'dcf[cloud]' ({error}).") from error
     except Exception as error:
-        raise UsageError(f"SOURCE {url} cannot be opened: {type(error).__name__}: {error}.") from error
+        raise UsageError(f"SOURCE {url} cannot be opened: {type(error).__name__}: {error!s:.200}.") from error
     if not isinstance(node, zarr.Array):
-        names = sorted(itertools.islice(node.array_keys(), 5))
         inside = f"; name one of its arrays, such as {url.rstrip('/')}/{names[0]}" if names else ""
         raise UsageError(f"SOURCE {url} is a Zarr group, not an array{inside}.")
     return _checked(node, url, tensor)
@@ -76,7 +89,30 @@ def _checked(array: zarr.Array[Any], url: str, tensor: bool) -> zarr.Array[Any]:
         raise SourceError(f"SOURCE {url} holds {array.dtype}; dcf needs real numbers (float, int or bool).")
     if 0 in array.shape:
         raise SourceError(f"SOURCE {url} has shape {array.shape}: an axis is empty.")
+    _refuse_nonsense(array, url)
+    bounded(array, url)
     return array
+
+
+def _refuse_nonsense(array: zarr.Array[Any], url: str) -> None:
+    """Raise `SourceError` for a grid of chunks, or sizes, that no array has."""
+    try:
+        grids = [array.shape, array.chunks, array.shards or array.chunks]
+    except NotImplementedError as error:
+        raise SourceError(f"SOURCE {url} has chunks of several shapes; rewrite it with one.") from error
+    if any(side < 1 for grid in grids for side in grid) or len(set(map(len, grids))) > 1:
+        raise SourceError(f"SOURCE {url} has shape {grids[0]} and chunks {grids[1]}, which no array has.")
+    whole, chunk, shard = (math.prod(grid) * array.dtype.itemsize for grid in grids)
+    if whole > _MOST_BYTES:
+        raise SourceError(f"SOURCE {url} claims {whole} bytes (shape {array.shape}); restore its metadata.")
+    if max(chunk, shard) > _MOST_CHUNK_BYTES:
+        raise SourceError(
+            f"SOURCE {url} claims chunks of {max(chunk, shard)} bytes; rewrite it with smaller ones."
+        )
+    if getattr(array.metadata, "storage_transformers", ()):
+        raise SourceError(
+            f"SOURCE {url} has storage transformers, which Zarr does not read; rewrite it without."
+        )
 
 
 def store_array(path: Path, values: NDArray[Any]) -> zarr.Array[Any]:
@@ -96,9 +132,9 @@ def layout_of(array: zarr.Array[Any]) -> Layout:
 def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
     """Return the record of a source: url, shape, chunks, dtype and a fingerprint of its metadata."""
     metadata = array.metadata.to_dict()
-    metadata.pop("attributes", None)
-    if _DIGEST in array.attrs:
-        metadata[_DIGEST] = array.attrs[_DIGEST]
+    attributes = metadata.pop("attributes", None)
+    if isinstance(attributes, dict) and _DIGEST in attributes:
+        metadata[_DIGEST] = attributes[_DIGEST]
     metadata = json.loads(json.dumps(metadata, default=str))
     canonical = json.dumps(metadata, sort_keys=True)
     return {
@@ -110,25 +146,6 @@ def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
         "metadata": metadata,
         "fingerprint": hashlib.sha256(canonical.encode()).hexdigest(),
     }
-
-
-class _Watched(WrapperStore[Any]):
-    """A store that notes which keys were asked for and are not there.
-
-    Zarr reads an absent chunk as the fill value without a word; noticing it on the way costs no
-    request of its own.
-    """
-
-    def __init__(self, store: Any, absent: set[str]) -> None:
-        super().__init__(store)
-        self._absent = absent
-
-    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        """Return the stored bytes, or None; note the key in that case."""
-        value = await super().get(key, prototype, byte_range)
-        if value is None and not key.endswith(_METADATA):
-            self._absent.add(key)
-        return value
 
 
 @dataclass(frozen=True)
@@ -169,23 +186,50 @@ class ArraySource:
 
         Chunks that are not in the store, and so read as the fill value, add their keys to
         `absent`. A tile is valid until the next is asked for. Raises `SourceError` for a chunk
-        that cannot be decoded.
+        that is damaged or cannot be read, `RunError` where the whole array is gone.
         """
-        watched = zarr.open_array(
-            _Watched(self.array.store, absent),
-            path=self.array.path,
-            mode="r" if self.array.read_only else "r+",
-        )
+        guarded = self._guarded(absent)
         shape = list(self.array.shape)
         shape[self.axis] = min(self.stripe_rows, stop - start)
         buffer = np.empty(shape, self.array.dtype)
+        known = len(absent)
         for first in range(start, stop, self.stripe_rows):
             last = min(first + self.stripe_rows, stop)
-            stripe = self._read(watched, first, last, buffer)
+            stripe = self._read(guarded, first, last, buffer)
+            if len(absent) > known:
+                self._refuse_lost_store(guarded)
+                known = len(absent)
             for row in range(0, last - first, self.tile_rows):
                 tile = stripe[row : row + self.tile_rows]
                 whole = np.ascontiguousarray(tile, self.dtype)
                 yield first + row, cast("Real", whole.reshape(len(whole), -1))
+
+    def _guarded(self, absent: set[str]) -> zarr.Array[Any]:
+        """Return the array read through a `Guard`, by its metadata as they were checked."""
+        array = self.array
+        step = array.shards or array.chunks
+        # A filter may store eight bytes for one; a shard has an index of its chunks beside them.
+        index = 16 * math.prod(step) // math.prod(array.chunks)
+        most = 8 * math.prod(step) * array.dtype.itemsize + index + _MIB
+        place = StorePath(Guard(array.store, step, most, absent), array.path)
+        return zarr.Array(zarr.AsyncArray(bounded(array, str(array.store_path)), place))
+
+    def _refuse_lost_store(self, guarded: zarr.Array[Any]) -> None:
+        """Raise `RunError` where chunks are absent because the array is: an empty mount has no metadata."""
+        try:
+            zarr.open_array(
+                guarded.store,
+                path=guarded.path,
+                mode="r" if guarded.read_only else "r+",
+                zarr_format=guarded.metadata.zarr_format,
+            )
+        except DcfError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"SOURCE {self.array.store_path} has vanished (its metadata is gone): mount or restore it;"
+                " the same command resumes."
+            ) from error
 
     def _read(self, array: zarr.Array[Any], start: int, stop: int, buffer: NDArray[Any]) -> NDArray[Any]:
         """Return entries start … stop of the compressed axis, put first, through `buffer`."""
@@ -196,19 +240,23 @@ class ArraySource:
         try:
             with _CHUNKS_IN_FLIGHT.held(self.chunks_in_flight):
                 array.get_basic_selection(selection, out=cpu.NDBuffer.from_numpy_array(part))
+        except (DcfError, MemoryError):
+            raise
         except Exception as error:
-            self._blame(start, stop, error)
+            self._blame(array, start, stop, error)
         return np.moveaxis(part, self.axis, 0)
 
     def _window(self, rows: slice) -> tuple[slice, ...]:
         """Return the selection of these rows along the compressed axis, of all along the others."""
         return (slice(None),) * self.axis + (rows,) + (slice(None),) * (self.array.ndim - self.axis - 1)
 
-    def _blame(self, start: int, stop: int, error: Exception) -> None:
+    def _blame(self, array: zarr.Array[Any], start: int, stop: int, error: Exception) -> None:
         """Read a failed stripe chunk by chunk and name the one that cannot be decoded."""
         for key, window in self._stored(start, stop):
             try:
-                self.array[window]
+                array[window]
+            except (DcfError, MemoryError):
+                raise
             except Exception as cause:
                 corner = tuple(int(w.start) for w in window)
                 raise SourceError(
@@ -242,79 +290,3 @@ class ArraySource:
         place = [int(i) for i in np.unravel_index(column, self._others)]
         place.insert(self.axis, row)
         return str(place)
-
-
-@dataclass(frozen=True)
-class Derived:
-    """What is the same for a source and what is made of its tiles."""
-
-    source: BlockSource
-    """M (n, m)"""
-
-    @property
-    def width(self) -> int:
-        """m, the entries of the other axes together."""
-        return self.source.width
-
-    def decoded_bytes(self, start: int, stop: int) -> int:
-        """Return the bytes that these rows decode to, in the source's own dtype."""
-        return self.source.decoded_bytes(start, stop)
-
-    def position(self, row: int, column: int) -> str:
-        """Name an entry of M by its coordinates in the source's own orientation."""
-        return self.source.position(row, column)
-
-
-@dataclass(frozen=True)
-class Keeping(Derived):
-    """A source of which every entry is kept as it is read."""
-
-    entries: Real
-    """(n, m), written by `tiles`"""
-
-    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
-        """Yield the tiles of the source, keeping their entries."""
-        for first, tile in self.source.tiles(start, stop, absent):
-            self.entries[first : first + len(tile)] = tile
-            yield first, tile
-
-
-@dataclass(frozen=True)
-class LessMeans(Derived):
-    """A source less the means of its columns."""
-
-    mean: Real
-    """μ (m,), in the dtype of the tiles"""
-
-    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
-        """Yield the tiles of the source, less the means."""
-        for first, tile in self.source.tiles(start, stop, absent):
-            yield first, tile - self.mean
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """M held whole in memory."""
-
-    entries: Real
-    """(n, m)"""
-    tile_rows: int
-    """rows of a tile"""
-
-    @property
-    def width(self) -> int:
-        """m, the entries of a row."""
-        return int(self.entries.shape[1])
-
-    def tiles(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Real]]:
-        """Yield (first row, tile) in order."""
-        for first in range(start, stop, self.tile_rows):
-            yield first, self.entries[first : min(first + self.tile_rows, stop)]
-
-    def decoded_bytes(self, start: int, stop: int) -> int:
-        """Return 0: nothing is decoded."""
-        return 0
-
-    def position(self, row: int, column: int) -> str:
-        """Name an entry of M."""
-        return f"[{row}, {column}]"
