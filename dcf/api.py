@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import zarr
 
 from dcf.certificate import BY_NAME
 from dcf.cluster import connect, placement
-from dcf.errors import BudgetError, UsageError
+from dcf.errors import BudgetError, RunError, UsageError
 from dcf.job import Job
 from dcf.kinds import model_of, recovery_of
 from dcf.pipeline import Pipeline
@@ -27,6 +28,7 @@ from dcf.storage.durable import held
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import Layout, Reporter
+from dcf.urls import HIDDEN, conceal
 from dcf.warm import compile_kernels
 
 DEFAULT_MEMORY = "2GiB"
@@ -129,7 +131,7 @@ def run_source(
     record = {
         "schema": SCHEMA,
         "version": importlib.metadata.version("dcf"),
-        "command": command,
+        "command": conceal(command),
         "source": describe(array, url),
         "settings": settings.record(),
         "plan": plan.record(),
@@ -186,6 +188,11 @@ def _run_stage(
     settings = Settings(**record["settings"])
     source = record["source"]
     tensor = settings.decomposition == "cp"
+    if last == "refine" and HIDDEN in source["url"]:
+        raise UsageError(
+            f"The URL of SOURCE, {source['url']}, held a secret, which no run keeps: go on with"
+            f" dcf {settings.decomposition} and the URL itself, or give the secret by the environment."
+        )
     array = open_source(source["url"], tensor=tensor) if last == "refine" and settings.refine else None
     if array is not None and describe(array, source["url"])["fingerprint"] != source["fingerprint"]:
         raise UsageError(f"SOURCE {source['url']} is not the array that this run began with.")
@@ -262,7 +269,7 @@ def _carry_once(
         return True
 
     tidy(run)
-    run.update(plan=plan.record())
+    run.update(plan=plan.record(), stopped="")
     source = (
         None
         if array is None
@@ -276,4 +283,9 @@ def _carry_once(
         with connect(plan.workers, in_process or last == "factorize") as workers:
             compiled.result()
             job = Job(run, plan, settings, source, workers, reporter or Silent(), may_grow)
-            Pipeline(job).run_until(last)
+            try:
+                Pipeline(job).run_until(last)
+            except BaseException as error:
+                with suppress(RunError):  # what stopped it may be that nothing can be written
+                    run.update(stopped=conceal(str(error)) or type(error).__name__)
+                raise

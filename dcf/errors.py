@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from dcf.urls import conceal
+
 
 class DcfError(Exception):
     """Base of every error that dcf raises on purpose: one clear sentence, no traceback needed."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(conceal(sentence))
 
 
 class RunError(DcfError, RuntimeError):

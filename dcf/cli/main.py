@@ -25,13 +25,12 @@ from dcf.cli.options import (
     workers_option,
 )
 from dcf.cli.progress import reporter_for
-from dcf.cli.text import component_lines, plan_lines, summary_lines
+from dcf.cli.text import component_lines, plan_lines, summary_lines, unfinished_lines
 from dcf.errors import DcfError
 from dcf.settings import METHODS_OF
 from dcf.storage.run import RunGroup
 from dcf.storage.source import describe, open_source
-
-NEXT = {"sketch": "factorize", "factorize": "recover", "recover": "refine", "refine": "refine"}
+from dcf.urls import conceal
 
 
 class Terminated(KeyboardInterrupt):
@@ -65,7 +64,7 @@ def app() -> None:
 
 def _say(lines: list[str]) -> None:
     for line in lines:
-        click.echo(line)
+        click.echo(conceal(line))
 
 
 def _show(run: RunGroup, as_json: bool) -> None:
@@ -74,12 +73,8 @@ def _show(run: RunGroup, as_json: bool) -> None:
         click.echo(json.dumps(record, indent=2))
     elif record["stage"] == "done":
         _say(summary_lines(record, run.url))
-    elif record["stage"] == "created":
-        click.echo("the sketch pass is not finished; the command that began this run resumes it:")
-        click.echo(record["command"])
     else:
-        following = NEXT[record["stage"]]
-        click.echo(f"stage {record['stage']} is done; next: dcf {following} {shlex.quote(run.url)}")
+        _say(unfinished_lines(run))
 
 
 def _console() -> Console:
@@ -244,8 +239,8 @@ def main() -> None:
         if os.environ.get("DCF_TRACEBACK"):
             raise
         click.echo(
-            f"dcf: {type(error).__name__}: {error}. Finished blocks are kept; the same command resumes."
-            " DCF_TRACEBACK=1 shows where it happened.",
+            f"dcf: {type(error).__name__}: {conceal(str(error))}. Finished blocks are kept; the same command"
+            " resumes. DCF_TRACEBACK=1 shows where it happened.",
             err=True,
         )
         sys.exit(1)

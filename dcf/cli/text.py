@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from dcf.sizes import MIB
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dcf.plan import Plan
+    from dcf.storage.run import RunGroup
+
+_NEXT = {"sketch": "factorize", "factorize": "recover", "recover": "refine", "refine": "refine"}
 
 
 def gigabytes(size: float) -> str:
@@ -103,6 +107,21 @@ def summary_lines(record: dict[str, Any], out: str) -> list[str]:
         *([f"advice       {record['advice']}"] if record["advice"] else []),
         f"written      {out}: arrays {_arrays(record)}, attributes dcf",
     ]
+
+
+def unfinished_lines(run: RunGroup) -> list[str]:
+    """Return how far a run is, why it stopped, and what goes on with it."""
+    record, lines = run.record, []
+    stage = record["stage"]
+    lines.append("begun; no stage is done" if stage == "created" else f"stage {stage} is done")
+    lines += [f"blocks       {done} of {count} of {name} are finished" for name, done, count in run.begun()]
+    if record.get("stopped"):
+        lines.append(f"stopped      {record['stopped']}")
+    if stage == "created" or not record["command"].startswith("dcf sketch"):
+        lines.append(f"resume with  {record['command'] or 'the call that began it'}")
+    else:
+        lines[0] += f"; next: dcf {_NEXT[stage]} {shlex.quote(run.url)}"
+    return lines
 
 
 def _of_what(record: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
 from dcf.errors import SourceError
+from dcf.urls import conceal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +105,9 @@ class Guard(WrapperStore[Any]):
                     tries = len(_SECONDS_BETWEEN_TRIES) + 1
                     what = f"could not be read after {tries} tries ({cause}); run again to resume"
                     raise self._refusal(key, what) from error
-                _LOG.warning("%s of SOURCE could not be read (%s); trying again in %s s", key, cause, wait)
+                _LOG.warning(
+                    "%s of SOURCE could not be read (%s); trying again in %s s", key, conceal(cause), wait
+                )
                 await asyncio.sleep(wait)
         if key.endswith(METADATA):
             return value

@@ -22,6 +22,7 @@ from zarr.errors import BaseZarrError
 
 from dcf.errors import DcfError, RunError, UsageError
 from dcf.storage.durable import is_local, refuse_links, store_of
+from dcf.urls import conceal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -141,7 +142,10 @@ class BlockJournal:
             raise
         except Exception as error:
             _log.warning(
-                "Block %d of %s cannot be read (%s); it is done again.", block.index, self.group.path, error
+                "Block %d of %s cannot be read (%s); it is done again.",
+                block.index,
+                self.group.path,
+                conceal(str(error)),
             )
         return None
 
@@ -292,6 +296,16 @@ class RunGroup:
     def allocate(self, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
         """Create an array that block tasks write in whole chunks."""
         return create_array(self.group, name, shape, chunks, dtype)
+
+    def begun(self) -> list[tuple[str, int, int]]:
+        """Return the passes that are under way: their names, the blocks finished, and all of them."""
+        if "stages" not in self.group:
+            return []
+        return [
+            (name.replace("_", " "), int(group["done"].nchunks_initialized), int(group["done"].nchunks))
+            for name, group in cast("Any", self.group["stages"]).groups()
+            if "done" in group
+        ]
 
     def result_bytes(self) -> int:
         """Return the bytes of the factors and whatever else the run leaves."""

@@ -22,6 +22,7 @@ from dcf.solvers.shared import SharedSetting
 from dcf.storage.codecs import bounded
 from dcf.storage.guard import Guard, check_metadata
 from dcf.types import Layout, Real
+from dcf.urls import conceal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,7 +139,7 @@ def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
     metadata = json.loads(json.dumps(metadata, default=str))
     canonical = json.dumps(metadata, sort_keys=True)
     return {
-        "url": url,
+        "url": conceal(url),
         "shape": list(array.shape),
         "chunks": list(array.chunks),
         "shards": list(array.shards) if array.shards else None,
