@@ -5,7 +5,7 @@ PYTEST ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt
 
-.PHONY: demo test check bench paper clean
+.PHONY: demo test check chaos bench paper clean
 
 demo: $(VENV)/.core
 	$(BIN)/dcf demo
@@ -18,6 +18,9 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+chaos: $(VENV)/.test
+	DCF_CHAOS_KILLS=240 $(BIN)/python -m pytest -q -s tests/chaos
 
 bench: $(VENV)/.test
 	for job in against_sklearn real_data methods one_pass trust calibration sparse_recovery sparse_pca tensors \

@@ -18,6 +18,7 @@ from dcf.errors import RunError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_PARTIAL = ".partial"
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +50,7 @@ class DurableStore(LocalStore):
             raise RunError(
                 f"OUT {self.root} has vanished; mount or restore it, then the same command resumes."
             )
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
         try:
             made = _make_folders(path.parent)
             with partial.open("wb") as file:
@@ -126,8 +127,11 @@ def held(out: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def refuse_links(out: str) -> None:
-    """Raise `UsageError` where a run at `out` holds a symbolic link: writes would leave the folder."""
+def sweep(out: str) -> None:
+    """Remove what writers that were killed left half written of a run at `out`, which is held.
+
+    Raises `UsageError` where it holds a symbolic link: writes would leave the folder.
+    """
     if not is_local(out):
         return
     for folder, folders, files in os.walk(Path(out).resolve()):
@@ -137,3 +141,5 @@ def refuse_links(out: str) -> None:
                 raise UsageError(
                     f"OUT {out} holds a symbolic link, {place}, through which dcf does not write; remove it."
                 )
+            if name.endswith(_PARTIAL) and name in files:
+                place.unlink(missing_ok=True)

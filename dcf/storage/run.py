@@ -21,7 +21,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
 from dcf.errors import DcfError, RunError, UsageError
-from dcf.storage.durable import is_local, refuse_links, store_of
+from dcf.storage.durable import is_local, store_of, sweep
 from dcf.urls import conceal
 
 if TYPE_CHECKING:
@@ -215,11 +215,11 @@ class RunGroup:
         where `out` holds something else, `RunError` where it cannot be written.
         """
         group = _existing(out)
-        refuse_links(out)
         if group is not None:
             found = dict(group.attrs).get("dcf")
             if not isinstance(found, dict):
                 raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
+            sweep(out)
             if not overwrite:
                 _refuse_other_identity(out, found, record)
                 return cls(group, out)
@@ -241,10 +241,10 @@ class RunGroup:
     def open(cls, out: str, mode: str = "r+") -> RunGroup:
         """Open a run that exists. Raises `UsageError` where `out` is none."""
         group = _existing(out, mode)
-        if mode != "r":
-            refuse_links(out)
         if group is None or not isinstance(dict(group.attrs).get("dcf"), dict):
             raise UsageError(f"OUT {out} holds no run of dcf.")
+        if mode != "r":
+            sweep(out)
         return cls(group, out)
 
     @property
