@@ -218,6 +218,8 @@ def _present_client() -> Client | None:
         present: Client = Client.current()
     except ValueError:
         return None
+    if present.status != "running":
+        raise RunError(f"{present} has no connection to its scheduler; close it and connect a new one.")
     return present
 
 

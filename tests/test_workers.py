@@ -122,14 +122,6 @@ def external(tmp_path):
         made.close()
 
 
-@pytest.fixture
-def client(external):
-    with Client(scheduler_file=str(external.file), timeout=20, set_as_default=True) as client:
-        client.wait_for_workers(1, timeout=30)
-        client._timeout = 1  # how long it tries to reach a dead scheduler
-        yield client
-
-
 def test_a_killed_worker_changes_no_bit(tmp_path, slow_source):
     expected, out = reference(slow_source), tmp_path / "o.zarr"
     killed = []
@@ -152,14 +144,17 @@ def test_a_killed_worker_changes_no_bit(tmp_path, slow_source):
         ("kill_scheduler", "The scheduler at tcp://127.0.0.1:.* is lost.*the same command resumes"),
     ],
 )
-def test_a_lost_cluster_is_one_sentence(
-    tmp_path, slow_source, external, client, monkeypatch, victim, sentence
-):
+def test_a_lost_cluster_is_one_sentence(tmp_path, slow_source, external, monkeypatch, victim, sentence):
     monkeypatch.setattr(dcf.cluster, "LOST_SECONDS", 2.0)
     out = tmp_path / "o.zarr"
-    with once_the_journal_has(out, 3, getattr(external, victim)), pytest.raises(RunError, match=sentence):
-        dcf.nmf(slow_source, rank=4, out=out)
-    client.close()
+    with Client(scheduler_file=str(external.file), timeout=3) as client:
+        client.wait_for_workers(1, timeout=30)
+        with once_the_journal_has(out, 3, getattr(external, victim)):
+            with pytest.raises(RunError, match=sentence):
+                dcf.nmf(slow_source, rank=4, out=out)
+        if victim == "kill_scheduler":
+            with pytest.raises(RunError, match="no connection to its scheduler; close it"):
+                dcf.nmf(slow_source, rank=4, out=out)
     result = dcf.nmf(slow_source, rank=4, out=out, workers=1)
     assert result.attributes["resumed"] == 1
     assert bits(result) == reference(slow_source)
