@@ -193,13 +193,7 @@ def _largest_that_fits(plan: Plan, settings: Settings, fits: Callable[[int], boo
 
 
 def _planned(
-    layout: Layout,
-    settings: Settings,
-    memory: int,
-    workers: int,
-    threads: int,
-    in_driver: bool,
-    mapped: int,
+    layout: Layout, settings: Settings, memory: int, workers: int, threads: int, in_driver: bool, mapped: int
 ) -> tuple[Plan, str, dict[str, int]]:
     """Return a plan, whether it fits or not, and the stage that needs most of a worker, part by part."""
     if workers < 1:
@@ -243,7 +237,8 @@ def _planned(
     factor_bytes = refine_block_rows * carried * computed
     # The journal pads the sample, and Zarr writes an array through two copies.
     journal_bytes = sample_bytes + 3 * max(sample_bytes, 8 * seen * max(PROBE_SIZE, d))
-    held_bytes = (sketch_depth + 1) * sketch_bytes + 8 * seen * corange
+    # A node a level, the one in hand, and one that malloc has not given back (benchmarks/memory.py).
+    held_bytes = (sketch_depth + 2) * sketch_bytes + 8 * seen * corange
     slice_bytes = 32 * q * min(SLICE_ROWS, sketch_block_rows)
     stages: dict[str, dict[str, int]] = {
         "sketch": {
@@ -275,7 +270,9 @@ def _planned(
         driver = DRIVER_BASE + mapped + dense + exact + 2 * sketch_bytes + 32 * MIB
     else:
         factorized = max(2 * d, 3 * (s + held_out) + 3 * q + corange)
-        driver = DRIVER_BASE + mapped + 2 * sketch_bytes + 8 * (seen * factorized + 8 * width * carried)
+        # Beside the rows, a few factors as long as they are: they count where the rank is near the width.
+        workspace = 8 * (factorized * (seen + 3 * settings.rank) + 8 * width * carried)
+        driver = DRIVER_BASE + mapped + 2 * sketch_bytes + workspace
     needs = {stage: sum(parts.values()) for stage, parts in stages.items()}
     largest = max(needs, key=lambda stage: needs[stage])
     base = driver if in_driver else WORKER_BASE + mapped

@@ -17,7 +17,7 @@ import dcf.plan
 from dcf.cluster import ThisProcess
 from dcf.errors import BudgetError
 from dcf.plan import DRIVER_BASE, WORKER_BASE, make_plan
-from dcf.settings import Settings
+from dcf.settings import IN_MEMORY, METHODS_OF, Settings
 from dcf.storage.source import layout_of
 from dcf.types import Layout
 
@@ -40,10 +40,7 @@ def problems(draw):
     shards = [c * draw(st.integers(1, 3)) for c in chunks] if draw(st.booleans()) else None
     kind = draw(st.sampled_from(["cp"] if tensor else ["nmf", "svd", "spca", "semi-nmf"]))
     refine = draw(st.integers(0, 2))
-    methods = ["auto", "range"] if kind == "svd" else ["auto", "rows", "range", "factorize-recover"]
-    if kind == "spca":
-        methods = ["auto", "rows", "factorize-recover"]
-    method = draw(st.sampled_from(methods))
+    method = draw(st.sampled_from([m for m in METHODS_OF[kind] if m not in IN_MEMORY]))
     if method == "rows":
         refine = max(refine, 1)
     wanted = Settings.of(
