@@ -125,7 +125,10 @@ class ClientWorkers:
             future = self.client.compute(graph)
             return self._watched(future)
         except KilledWorker as error:
-            raise self._killed() from error
+            raise self._ended(
+                "Workers died again and again: ended by the system for lack of memory (then lower --memory or"
+                " --workers), or crashed"
+            ) from error
         except (CancelledError, TaskCancelledError, CommClosedError) as error:
             raise RunError(
                 f"The scheduler at {self._address} is lost or was restarted; {_RESUMES}"
@@ -157,9 +160,8 @@ class ClientWorkers:
             if threads:
                 seen = time.monotonic()
             elif time.monotonic() - seen > LOST_SECONDS:
-                raise RunError(
-                    f"All workers of {self._address} are lost, and none came back in {LOST_SECONDS:.0f} s;"
-                    f" {_RESUMES}"
+                raise self._ended(
+                    f"All workers of {self._address} are lost, and none came back in {LOST_SECONDS:.0f} s"
                 )
 
     async def _threads(self) -> dict[str, int]:
@@ -168,13 +170,13 @@ class ClientWorkers:
             raise CommClosedError("the client is closed")
         return dict(await self.client.scheduler.ncores())
 
-    def _killed(self) -> Exception:
-        """Return the error for a task that ended several workers one after another."""
+    def _ended(self, otherwise: str) -> Exception:
+        """Return the error for workers that are no more: their memory, or `otherwise`.
+
+        One whose limit is below what a process takes is ended before it has a task.
+        """
         if not self.client.get_events(_ENDED_FOR_MEMORY):
-            return RunError(
-                "Workers died again and again: ended by the system for lack of memory (then lower --memory or"
-                f" --workers), or crashed; {_RESUMES}"
-            )
+            return RunError(f"{otherwise}; {_RESUMES}")
         limit = f"--memory {mib(self.memory)} (planned {mib(self.planned)})"
         limit = limit if self.memory else "the memory limit of their cluster"
         return BudgetError(f"Workers were ended for passing {limit}: raise it; {_RESUMES}")

@@ -49,7 +49,7 @@ PROBE_SIZE = 256
 CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 6q
 MOST_SWEEPS = 40
 # A process with its kernels before its first block, measured by benchmarks/baseline_memory.py, rounded up.
-WORKER_BASE = 240 * MIB
+WORKER_BASE = 256 * MIB
 DRIVER_BASE = 320 * MIB
 
 

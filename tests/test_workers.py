@@ -193,6 +193,7 @@ def test_a_plan_that_is_too_low_ends_in_a_sentence(tmp_path, slow_source, monkey
     """The worker takes more than foreseen: the run is refused, not the machine brought down."""
     monkeypatch.setattr(dcf.plan, "WORKER_BASE", 2**20)
     monkeypatch.setattr(dcf.plan, "DRIVER_BASE", 2**20)
+    monkeypatch.setattr(dcf.cluster, "LOST_SECONDS", 10.0)
     with pytest.raises(BudgetError, match="Workers were ended for passing --memory 180MiB") as refusal:
         dcf.nmf(slow_source, rank=4, out=tmp_path / "o.zarr", workers=1, memory="180MiB")
     assert refusal.value.exit_code == 4
