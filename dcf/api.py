@@ -14,7 +14,7 @@ import dask.utils
 import zarr
 
 from dcf.certificate import BY_NAME
-from dcf.cluster import connect, placement
+from dcf.cluster import connect, placement, uncounted_code
 from dcf.errors import BudgetError, RunError, UsageError
 from dcf.job import Job
 from dcf.kinds import model_of, recovery_of
@@ -92,13 +92,14 @@ def _fitting_plan(layout: Layout, settings: Settings, memory: int, workers: int 
 
     Small data do, unless their threads together would not fit where processes do.
     """
+    mapped = uncounted_code()
     small = layout.nbytes <= SMALL_SOURCE_BYTES or settings.method in IN_MEMORY
     try:
-        return make_plan(layout, settings, memory, *placement(workers, small)), small
+        return make_plan(layout, settings, memory, *placement(workers, small), mapped), small
     except BudgetError:
         if not small:
             raise
-    return make_plan(layout, settings, memory, *placement(workers, False)), False
+    return make_plan(layout, settings, memory, *placement(workers, False), mapped), False
 
 
 def run_source(
@@ -280,7 +281,8 @@ def _carry_once(
     with ThreadPoolExecutor(1) as pool, single_blas_thread():
         kernels = model_of(settings, plan, 1.0), recovery_of(settings)
         compiled = pool.submit(compile_kernels, plan, *kernels)
-        with connect(plan.workers, in_process or last == "factorize") as workers:
+        here = in_process or last == "factorize"
+        with connect(plan.workers, here, plan.memory, plan.worker_bytes) as workers:
             compiled.result()
             job = Job(run, plan, settings, source, workers, reporter or Silent(), may_grow)
             try:

@@ -8,7 +8,7 @@ are in flight and how many blocks a task owns.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from dcf.sizes import (
     carried_of,
     compressed_axes,
     mean_of,
+    mib,
     refuse_senseless_rank,
     sketch_sizes,
     slices_of,
@@ -30,6 +31,8 @@ from dcf.solvers.reduction import subtree_size
 from dcf.types import Block, Layout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dcf.settings import Settings
 
 TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its products
@@ -39,11 +42,14 @@ MOST_BLOCKS = 4096
 READ_PER_JOURNAL_BYTE = 20
 TASKS_PER_WORKER = 20
 MOST_CHUNKS_IN_FLIGHT = 4
+CHUNK_NOTES = 4096  # what Zarr remembers of a chunk while it reads a stripe of them
+SLICE_ROWS = 8192  # of Z that are worked on at once
+CHUNKS_OF_RANGE = 10  # of Z that Zarr reads at once, by its own default
 PROBE_SIZE = 256
 CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 6q
 MOST_SWEEPS = 40
-# A process before its first block, measured by benchmarks/baseline_memory.py, rounded up.
-WORKER_BASE = 240 * MIB
+# A process with its kernels before its first block, measured by benchmarks/baseline_memory.py, rounded up.
+WORKER_BASE = 256 * MIB
 DRIVER_BASE = 320 * MIB
 
 
@@ -153,13 +159,43 @@ def make_plan(
     workers: int,
     threads: int = 1,
     in_driver: bool = False,
+    mapped: int = 0,
 ) -> Plan:
     """Plan a run of `workers` tasks at once, `threads` of them in a process, or refuse it.
 
-    `in_driver` says that they are threads of the driver, whose memory is then one with theirs.
+    `in_driver` says that they are threads of the driver, whose memory is then one with theirs; `mapped`
+    are bytes of shared libraries that a process here has resident beyond those that the bases count.
     Raises `UsageError` where rank or sketch size make no sense for the shape, `BudgetError`
     where the predicted peak of a worker or of the driver exceeds `memory` bytes.
     """
+    place = (memory, workers, threads, in_driver, mapped)
+    plan, stage, parts = _planned(layout, settings, *place)
+    if max(plan.worker_bytes, plan.driver_bytes) <= memory:
+        return plan
+
+    def fits(sketch_size: int) -> bool:
+        smaller = _planned(layout, replace(settings, sketch_size=sketch_size), *place)[0]
+        return max(smaller.worker_bytes, smaller.driver_bytes) <= memory
+
+    raise _refusal(plan, layout, stage, parts, mapped, lambda: _largest_that_fits(plan, settings, fits))
+
+
+def _largest_that_fits(plan: Plan, settings: Settings, fits: Callable[[int], bool]) -> int:
+    """Return the largest sketch size that fits, found by bisection; 0 where none does."""
+    least = max(settings.rank, settings.nnz_per_column if plan.sketch_size else 1)
+    most = plan.sketch_size or plan.sample_size
+    if most <= least or not fits(least):
+        return 0
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle)
+    return least
+
+
+def _planned(
+    layout: Layout, settings: Settings, memory: int, workers: int, threads: int, in_driver: bool, mapped: int
+) -> tuple[Plan, str, dict[str, int]]:
+    """Return a plan, whether it fits or not, and the stage that needs most of a worker, part by part."""
     if workers < 1:
         raise UsageError(f"--workers is {workers}; it must be a whole number from 1 on.")
     axis, *sampled = compressed_axes(layout, settings)
@@ -191,30 +227,38 @@ def make_plan(
 
     most_tasks = TASKS_PER_WORKER * workers
     sketch_blocks, refine_blocks = -(-rows // sketch_block_rows), -(-rows // refine_block_rows)
-    subtree = subtree_size(sketch_blocks, most_tasks)
-    depth, sketch_tasks = (subtree - 1).bit_length(), -(-sketch_blocks // subtree)
+    sketch_tasks = -(-sketch_blocks // subtree_size(sketch_blocks, most_tasks))
+    # Nodes of the whole tree: a worker may hold the roots of tasks that wait for their partners.
+    sketch_depth, refine_depth = (sketch_blocks - 1).bit_length(), (refine_blocks - 1).bit_length()
     stripe_bytes = min(stripe_rows, rows) * row_bytes * (1 if axis == 0 else 2)
-    chunk_bytes = layout.itemsize * math.prod(map(min, layout.chunks, layout.shape))
-    in_flight_bytes = 2 * (min(stripe_rows, rows) * row_bytes if layout.shards else chunk_bytes)
+    chunks_of_stripe, in_flight_bytes = _decoding(layout, axis, stripe_rows)
     tile_bytes = tile_rows * width * computed
+    reading = stripe_bytes + in_flight_bytes + chunks_of_stripe * CHUNK_NOTES
     factor_bytes = refine_block_rows * carried * computed
+    # The journal pads the sample, and Zarr writes an array through two copies.
+    journal_bytes = sample_bytes + 3 * max(sample_bytes, 8 * seen * max(PROBE_SIZE, d))
+    # A node a level, the one in hand, and one that malloc has not given back (benchmarks/memory.py).
+    held_bytes = (sketch_depth + 2) * sketch_bytes + 8 * seen * corange
+    slice_bytes = 32 * q * min(SLICE_ROWS, sketch_block_rows)
     stages: dict[str, dict[str, int]] = {
         "sketch": {
-            "data": stripe_bytes + 4 * tile_bytes,
-            "sketch": (depth + 5) * sketch_bytes + 3 * sample_bytes + 8 * width * corange,
-            "range": q * computed * (sketch_block_rows + 3 * range_chunk_rows + 2 * width),
+            "data": reading + 4 * tile_bytes,
+            "sketch": held_bytes + max(2 * sketch_bytes, journal_bytes),
+            "range": q * computed * (sketch_block_rows + 3 * range_chunk_rows + 5 * seen) + slice_bytes,
         },
         "refine": {
-            "data": stripe_bytes + 8 * tile_bytes,
-            "factors": 4 * factor_bytes + (depth + 6) * sums_bytes,
+            "data": reading + 8 * tile_bytes,
+            "factors": 4 * factor_bytes + (refine_depth + 6) * sums_bytes,
         },
+        "scale": {"factors": 9 * factor_bytes},
     }
     if d:
         stages["recover"] = {"column": rows * (24 * settings.nnz_per_column + 72)}
     sweeps = q > 0 and settings.decomposition in CARRIED_ON
     if q:
-        swept = sketch_block_rows * computed * (2 * q + 3 * carried)
-        stages["sweep"] = {"range": swept + (depth + 6) * sums_bytes}
+        swept = sketch_block_rows * computed * (2 * q + 3 * carried) + 2 * slice_bytes
+        chunks = q * computed * min(2 * CHUNKS_OF_RANGE * range_chunk_rows, 2 * sketch_block_rows)
+        stages["sweep"] = {"range": swept + chunks + (sketch_depth + 6) * sums_bytes}
     if method in IN_MEMORY:
         if method == "full":
             del stages["sketch"]
@@ -222,20 +266,20 @@ def make_plan(
         squares = settings.decomposition in ("svd", "spca")
         exact = 8 * (rows * width + 2 * min(rows, width) ** 2) if squares else 0
         exact += rows * width * computed if mean_of(axis, settings) == "rows" else 0  # M less its means
-        dense = rows * width * computed + 64 * rows * settings.rank + stripe_bytes + in_flight_bytes
-        driver = DRIVER_BASE + dense + exact + 2 * sketch_bytes + 32 * MIB
+        dense = rows * width * computed + 64 * rows * settings.rank + reading
+        driver = DRIVER_BASE + mapped + dense + exact + 2 * sketch_bytes + 32 * MIB
     else:
         factorized = max(2 * d, 3 * (s + held_out) + 3 * q + corange)
-        driver = DRIVER_BASE + 2 * sketch_bytes + 8 * (seen * factorized + 8 * width * carried)
-    largest = max(stages, key=lambda stage: sum(stages[stage].values()))
-    task = sum(stages[largest].values())
-    layers = [-(-n // c) for n, c in zip(layout.shape, layout.chunks, strict=True)]
-    layers[axis] = -(-stripe_rows // chunk_rows)
-    chunks_of_stripe = math.prod(layers)
-    base = driver if in_driver else WORKER_BASE
-    spare = ((memory - base) // threads - task) // in_flight_bytes
-    in_flight = max(1, min(MOST_CHUNKS_IN_FLIGHT, spare, chunks_of_stripe))
-    worker = base + threads * (task + in_flight * in_flight_bytes)
+        # Beside the rows, a few factors as long as they are: they count where the rank is near the width.
+        workspace = 8 * (factorized * (seen + 3 * settings.rank) + 8 * width * carried)
+        driver = DRIVER_BASE + mapped + 2 * sketch_bytes + workspace
+    needs = {stage: sum(parts.values()) for stage, parts in stages.items()}
+    largest = max(needs, key=lambda stage: needs[stage])
+    base = driver if in_driver else WORKER_BASE + mapped
+    readers = max(needs[stage] for stage in ("sketch", "refine") if stage in needs)
+    spare = ((memory - base) // threads - readers) // in_flight_bytes
+    in_flight = max(1, min(MOST_CHUNKS_IN_FLIGHT, 1 + spare, chunks_of_stripe))
+    worker = base + threads * max(needs[largest], readers + (in_flight - 1) * in_flight_bytes)
     if in_driver:
         driver = worker
     passes = 1 + settings.refine
@@ -276,8 +320,24 @@ def make_plan(
         memory=memory,
         workers=workers,
     )
-    _refuse_what_does_not_fit(plan, layout, largest, stages[largest])
-    return plan
+    return plan, largest, stages[largest]
+
+
+def _decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int]:
+    """Return the chunks of a stripe, and the most bytes that reading one of them (or one shard) takes.
+
+    A chunk is decoded whole, however little of it lies inside the array: once as it is stored, once
+    decoded. Of a shard all chunks of the stripe are read together and put together, while some of them
+    are decoded.
+    """
+    chunk_bytes = layout.itemsize * math.prod(layout.chunks)
+    extents = [-(-n // c) * c for n, c in zip(layout.shape, layout.chunks, strict=True)]
+    extents[axis] = min(extents[axis], stripe_rows)
+    chunks = math.prod(-(-n // c) for n, c in zip(extents, layout.chunks, strict=True))
+    if not layout.shards:
+        return chunks, 2 * chunk_bytes
+    part = math.prod(map(min, layout.shards, extents)) * layout.itemsize
+    return chunks, 2 * part + 2 * min(MOST_CHUNKS_IN_FLIGHT * chunk_bytes, max(part, chunk_bytes))
 
 
 def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:
@@ -298,35 +358,39 @@ def _largest_divisor(number: int, most: int) -> int:
     return next((k for k in range(min(most, number), 1, -1) if number % k == 0), 1)
 
 
-def _refuse_what_does_not_fit(plan: Plan, layout: Layout, stage: str, parts: dict[str, int]) -> None:
-    def mib(size: int) -> str:
-        return f"{-(-size // MIB)}MiB" if size >= MIB else f"{size} bytes"
+def _refusal(
+    plan: Plan,
+    layout: Layout,
+    stage: str,
+    parts: dict[str, int],
+    mapped: int,
+    smaller_sketch: Callable[[], int],
+) -> BudgetError:
+    """Return the sentence for a plan that does not fit: who needs how much, and which number to change."""
 
-    def refuse(who: str, need: int, advice: str) -> None:
-        raise BudgetError(
-            f"{who} needs {mib(need)}, --memory allows {mib(plan.memory)}:"
-            f" raise --memory to {mib(max(plan.worker_bytes, plan.driver_bytes))}{advice}."
-        )
+    def lower_sketch() -> str:
+        now, fit = plan.sketch_size or plan.sample_size, smaller_sketch()
+        return f", or lower --sketch-size (now {now}; {fit} fit)" if fit else ""
 
-    sketch = plan.sketch_size or plan.sample_size
     if plan.worker_bytes > plan.memory:
-        advice = {
-            "data": f", store the data in smaller chunks (now {' x '.join(map(str, layout.chunks))}, read"
-            f" in rows of chunks over the full width), or try another --axis (now {plan.axis})",
-            "sketch": f", or lower --sketch-size (now {sketch})",
-            "factors": ", or lower --rank",
-            "range": ", or lower --rank",
-            "column": ", or use --method range",
-        }[max(parts, key=lambda part: parts[part])]
-        if plan.memory < WORKER_BASE:
-            advice = f" (a worker process alone takes {mib(WORKER_BASE)})"
-        refuse(f"A worker in the {stage} stage", plan.worker_bytes, advice)
-    if plan.driver_bytes > plan.memory:
-        advice = (
-            ", or use --method auto"
-            if plan.method in IN_MEMORY
-            else f", or lower --sketch-size (now {sketch})"
-        )
-        if plan.memory < DRIVER_BASE:
-            advice = f" (the driver process alone takes {mib(DRIVER_BASE)})"
-        refuse(f"The driver of method {plan.method}", plan.driver_bytes, advice)
+        who, need, base = f"A worker in the {stage} stage", plan.worker_bytes, WORKER_BASE + mapped
+        advice = f" (a worker process alone takes {mib(base)})"
+        if plan.memory >= base:
+            part = max(parts, key=lambda part: parts[part])
+            advice = {
+                "data": ", store the data in smaller chunks (now"
+                f" {' x '.join(map(str, layout.chunks))}, read in rows of chunks over the full width), or try"
+                f" another --axis (now {plan.axis})",
+                "factors": ", or lower --rank",
+                "range": ", or lower --rank",
+                "column": ", or use --method range",
+            }.get(part) or lower_sketch()
+    else:
+        who, need, base = f"The driver of method {plan.method}", plan.driver_bytes, DRIVER_BASE + mapped
+        advice = f" (the driver process alone takes {mib(base)})"
+        if plan.memory >= base:
+            advice = ", or use --method auto" if plan.method in IN_MEMORY else lower_sketch()
+    return BudgetError(
+        f"{who} needs {mib(need)}, --memory allows {mib(plan.memory)}:"
+        f" raise --memory to {mib(max(plan.worker_bytes, plan.driver_bytes))}{advice}."
+    )

@@ -29,6 +29,11 @@ RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
 RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
 
 
+def mib(size: int) -> str:
+    """Return a size as `--memory` takes it, rounded up."""
+    return f"{-(-size // MIB)}MiB" if size >= MIB else f"{size} bytes"
+
+
 def refuse_senseless_rank(layout: Layout, settings: Settings) -> None:
     """Refuse more components than would give back any array of the shape: one a fibre of the longest axis."""
     most, shape = math.prod(layout.shape) // max(layout.shape), " x ".join(map(str, layout.shape))

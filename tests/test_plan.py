@@ -117,7 +117,7 @@ def test_where_every_row_is_sampled_nothing_else_is_needed():
 
 
 def test_a_plan_of_a_million_chunks_is_quick():
-    made = plan((4096 * 100_000, 10_240))
+    made = plan((4096 * 100_000, 10_240), memory=4096 * MIB)
     assert len(made.sketch_blocks) <= 8192
 
 
@@ -149,7 +149,8 @@ def test_senseless_requests(options, sentence):
     ("shape", "chunks", "options", "advice"),
     [
         ((10**6, 20_000), (20_000, 500), {}, "smaller chunks"),
-        ((10**6, 20_000), (64, 500), {"sketch_size": 50_000}, "lower --sketch-size"),
+        ((10**6, 20_000), (64, 500), {"sketch_size": 50_000}, r"raise --memory to \d+MiB\.$"),  # none fits
+        ((10**6, 2000), (64, 500), {"sketch_size": 50_000}, r"lower --sketch-size \(now 50000; \d+ fit\)"),
         ((10**6, 20_000), (64, 500), {"method": "full"}, "use --method auto"),
         ((10**8, 20), (10**6, 20), {"method": "factorize-recover"}, "use --method range"),
     ],

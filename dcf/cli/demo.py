@@ -19,7 +19,8 @@ from dcf.errors import RunError, UsageError
 from dcf.metrics import match
 from dcf.storage.run import RunGroup
 
-_COLUMNS = 2000
+# Few columns, so that row sample and sketches fit the small budget as well.
+_COLUMNS = 1000
 _CHUNK_ROWS = 4096
 _RANK = 10
 

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import zarr
@@ -79,7 +78,10 @@ def finished(out):
 def bits(out):
     group = zarr.open_group(out, mode="r")
     record = dict(group.attrs)["dcf"]
-    same = {key: record[key] for key in ("relative_error", "trust", "components", "method", "passes", "bytes_read")}
+    same = {
+        key: record[key]
+        for key in ("relative_error", "trust", "components", "method", "passes", "bytes_read")
+    }
     return {name: array[:].tobytes() for name, array in group.arrays()}, same
 
 
@@ -132,7 +134,9 @@ def test_workers_killed_at_any_moment(tmp_path, nursery, conforms):
     job = {"verb": "nmf", "source": str(tmp_path / "s.zarr"), "options": JOBS["nmf"][1], "processes": True}
 
     def begin(name):
-        return nursery.ask(job={**job, "out": str(tmp_path / name), "log": str(tmp_path / f"{name}.log")})["pid"]
+        return nursery.ask(job={**job, "out": str(tmp_path / name), "log": str(tmp_path / f"{name}.log")})[
+            "pid"
+        ]
 
     start = time.monotonic()
     assert nursery.ask(wait=begin("whole.zarr"))["code"] == 0
