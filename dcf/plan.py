@@ -18,9 +18,11 @@ from dcf.settings import IN_MEMORY
 from dcf.sizes import (
     CARRIED_ON,
     MIB,
+    MOST_CHUNKS_IN_FLIGHT,
     RANGE_BYTES,
     carried_of,
     compressed_axes,
+    decoding,
     mean_of,
     mib,
     refuse_senseless_rank,
@@ -41,7 +43,6 @@ BLOCK_BYTES = 64 * MIB  # least work of a block, so that its journal entry costs
 MOST_BLOCKS = 4096
 READ_PER_JOURNAL_BYTE = 20
 TASKS_PER_WORKER = 20
-MOST_CHUNKS_IN_FLIGHT = 4
 CHUNK_NOTES = 4096  # what Zarr remembers of a chunk while it reads a stripe of them
 SLICE_ROWS = 8192  # of Z that are worked on at once
 CHUNKS_OF_RANGE = 10  # of Z that Zarr reads at once, by its own default
@@ -111,6 +112,8 @@ class Plan:
     """predicted peak memory of a worker"""
     driver_bytes: int
     """predicted peak memory of the driver"""
+    out_bytes: int
+    """bytes that OUT takes at its largest, before what lies between is deleted"""
     memory: int
     """the budget of each of them"""
     workers: int
@@ -231,7 +234,7 @@ def _planned(
     # Nodes of the whole tree: a worker may hold the roots of tasks that wait for their partners.
     sketch_depth, refine_depth = (sketch_blocks - 1).bit_length(), (refine_blocks - 1).bit_length()
     stripe_bytes = min(stripe_rows, rows) * row_bytes * (1 if axis == 0 else 2)
-    chunks_of_stripe, in_flight_bytes = _decoding(layout, axis, stripe_rows)
+    chunks_of_stripe, in_flight_bytes = decoding(layout, axis, stripe_rows)
     tile_bytes = tile_rows * width * computed
     reading = stripe_bytes + in_flight_bytes + chunks_of_stripe * CHUNK_NOTES
     factor_bytes = refine_block_rows * carried * computed
@@ -283,6 +286,8 @@ def _planned(
     if in_driver:
         driver = worker
     passes = 1 + settings.refine
+    journal = max(sketch_blocks * sketch_bytes, refine_blocks * sums_bytes)
+    journal += rows * computed * (width if method == "recover-factorize" else settings.rank) if d else 0
     plan = Plan(
         method=method,
         axis=axis,
@@ -317,27 +322,11 @@ def _planned(
         chunks_in_flight=in_flight,
         worker_bytes=worker,
         driver_bytes=driver,
+        out_bytes=journal + rows * computed * (q + 2 * carried),
         memory=memory,
         workers=workers,
     )
     return plan, largest, stages[largest]
-
-
-def _decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int]:
-    """Return the chunks of a stripe, and the most bytes that reading one of them (or one shard) takes.
-
-    A chunk is decoded whole, however little of it lies inside the array: once as it is stored, once
-    decoded. Of a shard all chunks of the stripe are read together and put together, while some of them
-    are decoded.
-    """
-    chunk_bytes = layout.itemsize * math.prod(layout.chunks)
-    extents = [-(-n // c) * c for n, c in zip(layout.shape, layout.chunks, strict=True)]
-    extents[axis] = min(extents[axis], stripe_rows)
-    chunks = math.prod(-(-n // c) for n, c in zip(extents, layout.chunks, strict=True))
-    if not layout.shards:
-        return chunks, 2 * chunk_bytes
-    part = math.prod(map(min, layout.shards, extents)) * layout.itemsize
-    return chunks, 2 * part + 2 * min(MOST_CHUNKS_IN_FLIGHT * chunk_bytes, max(part, chunk_bytes))
 
 
 def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:

@@ -27,11 +27,29 @@ HELD_OUT = 8  # one row kept out for so many fitted,
 LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
 RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
 RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
+MOST_CHUNKS_IN_FLIGHT = 4
 
 
 def mib(size: int) -> str:
     """Return a size as `--memory` takes it, rounded up."""
     return f"{-(-size // MIB)}MiB" if size >= MIB else f"{size} bytes"
+
+
+def decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int]:
+    """Return the chunks of a stripe, and the most bytes that reading one of them (or one shard) takes.
+
+    A chunk is decoded whole, however little of it lies inside the array: once as it is stored, once
+    decoded. Of a shard all chunks of the stripe are read together and put together, while some of them
+    are decoded.
+    """
+    chunk_bytes = layout.itemsize * math.prod(layout.chunks)
+    extents = [-(-n // c) * c for n, c in zip(layout.shape, layout.chunks, strict=True)]
+    extents[axis] = min(extents[axis], stripe_rows)
+    chunks = math.prod(-(-n // c) for n, c in zip(extents, layout.chunks, strict=True))
+    if not layout.shards:
+        return chunks, 2 * chunk_bytes
+    part = math.prod(map(min, layout.shards, extents)) * layout.itemsize
+    return chunks, 2 * part + 2 * min(MOST_CHUNKS_IN_FLIGHT * chunk_bytes, max(part, chunk_bytes))
 
 
 def refuse_senseless_rank(layout: Layout, settings: Settings) -> None:

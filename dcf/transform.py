@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from dcf.api import parse_memory
 from dcf.errors import BudgetError
 from dcf.plan import DRIVER_BASE, STRIPE_BYTES, TILE_BYTES
-from dcf.sizes import MIB
+from dcf.sizes import MIB, decoding
 from dcf.sketch.compress import refuse_bad_entry
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import squared_row_norms
@@ -48,10 +47,15 @@ def solve_stored(
     stripe_rows = min(chunk_rows * max(1, STRIPE_BYTES // (chunk_rows * row_bytes)), rows)
     computed = np.dtype(layout.compute_dtype).itemsize
     tile_bytes = _tile_rows(components, computed) * components.shape[1] * computed
-    chunk_bytes = layout.itemsize * math.prod(map(min, layout.chunks, layout.shape))
-    decoding = 2 * (stripe_rows * row_bytes if layout.shards else chunk_bytes)
     result = rows * len(components) * computed
-    need = DRIVER_BASE + stripe_rows * row_bytes + decoding + 8 * tile_bytes + 4 * components.nbytes + result
+    need = (
+        DRIVER_BASE
+        + stripe_rows * row_bytes
+        + decoding(layout, 0, stripe_rows)[1]
+        + 8 * tile_bytes
+        + 4 * components.nbytes
+        + result
+    )
     if need > parse_memory(memory):
         raise BudgetError(
             f"transform needs {-(-need // MIB)}MiB, memory allows {parse_memory(memory) // MIB}MiB (W itself"

@@ -17,6 +17,7 @@ from dcf.storage.run import RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 
 RECORD = {
+    "plan": {"out_bytes": 1000},
     "settings": {"rank": 3},
     "source": {"shape": [4, 4], "dtype": "float32", "fingerprint": "a", "metadata": {"fill_value": 0}},
     "version": "0",

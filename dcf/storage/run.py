@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import uuid
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
 from dcf.errors import DcfError, RunError, UsageError
+from dcf.sizes import mib
 from dcf.storage.durable import is_local, store_of, sweep
 from dcf.urls import conceal
 
@@ -228,6 +230,7 @@ class RunGroup:
         try:
             if is_local(out):
                 Path(out).mkdir(parents=True, exist_ok=True)
+                _refuse_narrow_place(out, record["plan"]["out_bytes"])
             # Mode "a" deletes nothing; what an older run left goes member by member.
             group = zarr.open_group(store_of(out), mode="a", zarr_format=3)
             for name in list(group):
@@ -351,6 +354,16 @@ def _existing(out: str, mode: str = "r+") -> zarr.Group | None:
         raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.") from error
     except OSError as error:
         raise RunError(f"OUT {out} cannot be opened: {error}.") from error
+
+
+def _refuse_narrow_place(out: str, need: int) -> None:
+    """Raise `RunError` where a new run at `out` would fill the disk; what is there is replaced."""
+    free = shutil.disk_usage(out).free + sum(f.stat().st_size for f in Path(out).rglob("*") if f.is_file())
+    if need > free:
+        raise RunError(
+            f"OUT {out} needs {mib(need)} while the run is going, {mib(free)} are free there: make room, or"
+            " choose another OUT."
+        )
 
 
 def _refuse_other_identity(out: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
