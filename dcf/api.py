@@ -24,7 +24,7 @@ from dcf.settings import IN_MEMORY, Settings
 from dcf.sizes import MIB
 from dcf.solvers.shared import single_blas_thread
 from dcf.stages import STAGES, tidy
-from dcf.storage.durable import held
+from dcf.storage.durable import held, sweep
 from dcf.storage.run import SCHEMA, RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import Layout, Reporter
@@ -246,6 +246,7 @@ def _carry(
                 run.drop("stages")  # of the smaller sketch
         _carry_once(run, plan, settings, array, last, in_process, reporter)
     tidy(run)
+    sweep(run.url)  # of workers that died while they wrote
 
 
 def _larger_plan(run: RunGroup, plan: Plan, settings: Settings, sketch_size: int) -> tuple[Plan, bool]:
