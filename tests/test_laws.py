@@ -49,6 +49,7 @@ def bits(out):
     return {name: array[:].tobytes() for name, array in zarr.open_group(out, mode="r").arrays()}
 
 
+@pytest.mark.slow
 @given(runs())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_stopped_anywhere_and_resumed(tmp_path, small_blocks, run):  # noqa: F811

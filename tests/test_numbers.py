@@ -19,13 +19,9 @@ def factors_of(result):
     ("dtype", "exponent"),
     [
         ("f8", 960),
-        ("f8", 400),
-        ("f8", -600),
         ("f8", -990),
         ("f4", 100),
-        ("f4", 60),
-        ("f4", -60),
-        ("f4", -120),
+        ("f4", -100),
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"method": "full"}, {"method": "range", "refine": 0}], ids=str)
@@ -175,9 +171,11 @@ def test_degenerate_data(tmp_path, conforms, verb, how, dtype):
     store(source, m, chunks=tuple(min(100, n) for n in m.shape))
     best = np.linalg.svd(m.astype("f8"), compute_uv=False)
     floor = np.sqrt((best[rank:] ** 2).sum() / ((best**2).sum() or 1))
-    ways = [{}, {"refine": 2}, {"method": "full"}, {"refine": 0}]
+    ways = [{}, {"method": "full"}, {"refine": 0}]
     if verb in ("nmf", "spca"):
-        ways += [{"method": "factorize-recover"}, {"method": "factorize-recover", "refine": 0}]
+        ways.append({"method": "factorize-recover", "refine": 0})
+    if dtype == "f8":
+        ways.append({"refine": 2})
     for number, options in enumerate(ways):
         result = VERBS[verb](source, rank=rank, out=tmp_path / f"o{number}", **options)
         conforms(tmp_path / f"o{number}", source)
