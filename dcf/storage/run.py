@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import uuid
 import zlib
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from zarr.errors import BaseZarrError
 
 from dcf.errors import DcfError, RunError, UsageError
 from dcf.storage.durable import is_local, refuse_links, store_of
+from dcf.storage.guard import size_of
+from dcf.storage.record import Record, refuse_damage, refuse_other_identity
 from dcf.urls import conceal
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
     from dcf.types import Arrays, Block, RowStore
 
-SCHEMA = 1
 _log = logging.getLogger(__name__)
 
 
@@ -221,7 +223,9 @@ class RunGroup:
             if not isinstance(found, dict):
                 raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
             if not overwrite:
-                _refuse_other_identity(out, found, record)
+                refuse_damage(out, found)
+                found = Record(found, out)
+                refuse_other_identity(out, found, record)
                 return cls(group, out)
         elif is_local(out) and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
             raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
@@ -243,14 +247,16 @@ class RunGroup:
         group = _existing(out, mode)
         if mode != "r":
             refuse_links(out)
-        if group is None or not isinstance(dict(group.attrs).get("dcf"), dict):
+        found = None if group is None else dict(group.attrs).get("dcf")
+        if group is None or not isinstance(found, dict):
             raise UsageError(f"OUT {out} holds no run of dcf.")
+        refuse_damage(out, found)
         return cls(group, out)
 
     @property
     def record(self) -> dict[str, Any]:
         """The run's attributes."""
-        return cast("dict[str, Any]", dict(self.group.attrs)["dcf"])
+        return Record(cast("dict[str, Any]", dict(self.group.attrs)["dcf"]), self.url)
 
     def update(self, **entries: Any) -> None:
         """Add entries to the record, in one write."""
@@ -268,9 +274,11 @@ class RunGroup:
         )
 
     def get(self, name: str) -> Any:
-        """Return an array of the run. Raises `UsageError` where its stage has not run."""
+        """Return an array of the run. Raises `RunError` where it is not there any more."""
         if name not in self.group:
-            raise UsageError(f"OUT {self.url} holds no {name} yet; run the stage that makes it first.")
+            raise RunError(
+                f"OUT {self.url} has lost its {name}; restore it, or start again with --overwrite."
+            )
         return open_member(self.group, name)
 
     def complete(self, name: str) -> Any:
@@ -280,7 +288,10 @@ class RunGroup:
         """
         array = self.get(name)
         if array.nchunks_initialized < array.nchunks:
-            raise RunError(f"OUT {self.url} has lost chunks of its {name}; run it again with --overwrite.")
+            raise RunError(
+                f"OUT {self.url} has lost chunks of its {name}; restore them, or start again with"
+                " --overwrite."
+            )
         return Kept(array, f"The array {name} of OUT {self.url}")
 
     def has(self, name: str) -> bool:
@@ -343,33 +354,25 @@ class RunGroup:
 
 
 def _existing(out: str, mode: str = "r+") -> zarr.Group | None:
+    if is_local(out) and os.path.exists(out) and not os.path.isdir(out):
+        return None
+    try:
+        if is_local(out):
+            size_of(os.path.realpath(out), "zarr.json")  # no pipe: opening one would wait for ever
+    except ValueError as error:
+        raise RunError(f"OUT {out} cannot be opened: its zarr.json {error}.") from error
+    except OSError as error:
+        raise RunError(f"OUT {out} cannot be opened: {error}.") from error
     try:
         return zarr.open_group(store_of(out), mode=cast("Any", mode))
     except (FileNotFoundError, BaseZarrError):
         return None
-    except FileExistsError as error:
-        raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.") from error
     except OSError as error:
         raise RunError(f"OUT {out} cannot be opened: {error}.") from error
-
-
-def _refuse_other_identity(out: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    def refuse(what: str) -> None:
-        raise UsageError(f"OUT {out} holds another run: {what}. Choose another OUT, or --overwrite it.")
-
-    for key, was in found["settings"].items():
-        now = wanted["settings"].get(key)
-        if now != was:
-            refuse(f"its {key} is {was!r}, now asked {now!r}")
-    was, now = found["source"], wanted["source"]
-    if was["fingerprint"] != now["fingerprint"]:
-        before, after = was["metadata"], now["metadata"]
-        changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
-        key = changed[0] if changed else "fingerprint"
-        a, b = (whole["metadata"].get(key, whole["fingerprint"]) for whole in (was, now))
-        refuse(f"its source's {key} was {a}, now {b}")
-    if found["version"] != wanted["version"]:
-        refuse(f"dcf {found['version']} began it, this is {wanted['version']}")
+    except Exception as error:
+        advice = "restore its zarr.json, or choose another OUT" if is_local(out) else "choose another OUT"
+        cause = f"{type(error).__name__}: {error!s:.200}"
+        raise RunError(f"OUT {out} cannot be opened ({cause}); {advice}.") from error
 
 
 def allocate_plain(path: str | Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> Any:
