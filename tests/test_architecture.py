@@ -12,7 +12,7 @@ ROOMS = ("sketch", "factorization", "recovery", "refinement")
 FLOORS = {
     "errors": 0,
     "leave": 0,
-    "urls": 0,
+    "urls": -1,
     "types": 1,
     "settings": 1,
     "solvers": 2,
