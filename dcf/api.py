@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,17 +24,19 @@ from dcf.plan import Plan, make_plan
 from dcf.settings import IN_MEMORY, Settings
 from dcf.sizes import MIB
 from dcf.solvers.shared import single_blas_thread
-from dcf.stages import STAGES, tidy
+from dcf.stages import tidy
 from dcf.storage.durable import held, sweep
-from dcf.storage.run import SCHEMA, RunGroup
+from dcf.storage.record import SCHEMA, change_of, damaged
+from dcf.storage.run import RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
-from dcf.types import Layout, Reporter
+from dcf.types import STAGES, Layout, Reporter
 from dcf.urls import HIDDEN, conceal
 from dcf.warm import compile_kernels
 
 DEFAULT_MEMORY = "2GiB"
 # Starting worker processes takes about as long as two passes over this much (DESIGN.md).
 SMALL_SOURCE_BYTES = 256 * MIB
+MOST_WORKERS = 1024  # processes of one machine; a cluster has its own client
 _RECORDED_PACKAGES = ("numpy", "scipy", "numba", "zarr", "dask", "distributed")
 
 
@@ -50,14 +53,18 @@ class Silent:
         """Say nothing."""
 
 
-def parse_memory(memory: str | int) -> int:
+def parse_memory(memory: str | int, option: str = "--memory") -> int:
     """Return a size such as 512MiB in bytes. Raises `UsageError` for what is none."""
     try:
+        if not any(map(str.isdigit, str(memory))):  # Dask reads an empty one as a byte
+            raise ValueError
         size = int(dask.utils.parse_bytes(memory))
-    except (ValueError, AttributeError) as error:
-        raise UsageError(f"--memory is {memory!r}; give a size such as 512MiB or 2GiB.") from error
+    except (ValueError, AttributeError, OverflowError) as error:
+        raise UsageError(f"{option} is {memory!r}; give a size such as 512MiB or 2GiB.") from error
     if size < 1:
-        raise UsageError(f"--memory is {memory!r}; it must be positive.")
+        raise UsageError(f"{option} is {memory!r}; it must be positive.")
+    if size >= 2**63:
+        raise UsageError(f"{option} is {memory!r}, more than any machine has.")
     return size
 
 
@@ -83,6 +90,8 @@ def plan_run(
     workers: int | None = None,
 ) -> Plan:
     """Return the plan of a run, or refuse it; reads metadata alone."""
+    if not isinstance(source, zarr.Array):
+        source = absolute(source, "SOURCE")
     array = open_source(source, tensor=settings.decomposition == "cp")
     return _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)[0]
 
@@ -93,6 +102,8 @@ def _fitting_plan(layout: Layout, settings: Settings, memory: int, workers: int 
     Small data do, unless their threads together would not fit where processes do.
     """
     mapped = uncounted_code()
+    if workers is not None and workers > MOST_WORKERS:
+        raise UsageError(f"--workers is {workers}; this machine takes at most {MOST_WORKERS}.")
     small = layout.nbytes <= SMALL_SOURCE_BYTES or settings.method in IN_MEMORY
     try:
         return make_plan(layout, settings, memory, *placement(workers, small), mapped), small
@@ -115,9 +126,9 @@ def run_source(
     reporter: Reporter | None = None,
 ) -> RunGroup:
     """Begin a run at `out`, or resume it, and carry it to the stage `last`."""
-    out = _absolute(out)
+    out = absolute(out, "OUT")
     if not isinstance(source, zarr.Array):
-        source = _absolute(source)
+        source = absolute(source, "SOURCE")
     array = open_source(source, tensor=settings.decomposition == "cp")
     url = str(array.store_path) if isinstance(source, zarr.Array) else source
     refuse_overlap(url, out)
@@ -168,7 +179,7 @@ def run_stage(
 
     Raises `UsageError` where the stage before it has not run.
     """
-    place = _absolute(out)
+    place = absolute(out, "OUT")
     RunGroup.open(place, mode="r")  # nothing is made where nothing is
     with held(place):
         return _run_stage(RunGroup.open(place), out, last, memory, workers, reporter)
@@ -186,7 +197,11 @@ def _run_stage(
     reached = STAGES.index(record["stage"])
     if reached < STAGES.index(last) - 1:
         raise UsageError(f"OUT {out} has reached {record['stage']}; run dcf {STAGES[reached + 1]} first.")
-    settings = Settings(**record["settings"])
+    try:
+        settings = Settings(**record["settings"])
+        layout = Layout.of(record["source"])
+    except (TypeError, ValueError) as error:
+        raise damaged(run.url, f"its settings or source cannot be used: {error}") from error
     source = record["source"]
     tensor = settings.decomposition == "cp"
     if last == "refine" and HIDDEN in source["url"]:
@@ -195,24 +210,33 @@ def _run_stage(
             f" dcf {settings.decomposition} and the URL itself, or give the secret by the environment."
         )
     array = open_source(source["url"], tensor=tensor) if last == "refine" and settings.refine else None
-    if array is not None and describe(array, source["url"])["fingerprint"] != source["fingerprint"]:
-        raise UsageError(f"SOURCE {source['url']} is not the array that this run began with.")
+    changed = array is not None and change_of(source, describe(array, source["url"]))
+    if changed:
+        raise UsageError(
+            f"SOURCE {source['url']} is not the array that this run began with: its {changed}. Restore it, or"
+            " begin another run."
+        )
     was = record["plan"]
     plan, in_process = _fitting_plan(
-        Layout.of(source), settings, parse_memory(memory or was["memory"]), workers or was["workers"]
+        layout, settings, parse_memory(memory or was["memory"]), workers or was["workers"]
     )
     ends = last == "refine" or (last == "recover" and settings.refine == 0)
     _carry(run, plan, settings, array, "done" if ends else last, in_process, reporter)
     return run
 
 
-def _absolute(place: str | Path) -> str:
-    """Return a path that holds from any working directory; URLs stay, file:// becomes a path."""
+def absolute(place: str | Path, name: str) -> str:
+    """Return a path that holds from any working directory; URLs stay, file:// becomes a path.
+
+    Raises `UsageError` for what names no place.
+    """
     if not isinstance(place, str | Path):
         raise UsageError(
             f"SOURCE and OUT are paths or URLs (SOURCE also an array), not {type(place).__name__}."
         )
     text = str(place).removeprefix("file://")
+    if not text or "\0" in text:
+        raise UsageError(f"{name} is {text!r}, which names no place; give a path or URL.")
     return text if "://" in text else str(Path(text).absolute())
 
 
@@ -221,7 +245,7 @@ def refuse_overlap(source: str, out: str) -> None:
     source = source.removeprefix("file://")
     if "://" in source or "://" in out:
         return
-    a, b = Path(source).resolve(), Path(out).resolve()
+    a, b = (Path(os.path.realpath(place)) for place in (source, out))  # a link to itself stays one
     if a.is_relative_to(b) or b.is_relative_to(a):
         raise UsageError(f"OUT {out} and SOURCE {source} lie inside one another; choose another OUT.")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dcf.solvers.polyadic import khatri_rao
-from dcf.storage.run import allocate_plain
+from dcf.storage.arrays import allocate_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,8 @@ from dcf.sketch.projections import (
     sample_of,
 )
 from dcf.stages import timed
+from dcf.storage.arrays import OneColumn, Transposed
 from dcf.storage.derived import LessMeans, Scaled
-from dcf.storage.run import OneColumn, Transposed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

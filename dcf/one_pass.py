@@ -11,7 +11,7 @@ import dcf.refinement.alternating as alternating
 from dcf.candidates import surrogate_of
 from dcf.kinds import model_of, recovery_of
 from dcf.sketch.probe import certify
-from dcf.storage.run import Transposed
+from dcf.storage.arrays import Transposed
 from dcf.types import Block
 
 if TYPE_CHECKING:

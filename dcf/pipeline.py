@@ -16,9 +16,9 @@ from dcf.in_memory import factorize_in_memory, recover_then_factorize
 from dcf.one_pass import components_of, estimate, recover_columns, recover_rows, shrunk
 from dcf.solvers.shared import single_blas_thread
 from dcf.solvers.sums import REACH
-from dcf.stages import STAGES, tidy
+from dcf.stages import tidy
 from dcf.storage.derived import Keeping
-from dcf.types import Block, Statistics, Status
+from dcf.types import STAGES, Block, Statistics, Status
 
 # Squared norms of two passes over the same data differ by rounding alone.
 SAME_DATA = 1e-4
@@ -184,12 +184,12 @@ class Pipeline:
                 )
                 sums = self.workers.compute(graph)
             self._refuse_other_chunks(sums.missing_chunks, number)
+            before = components[:].astype(np.float64)
+            self._refuse_changed_data(sums, before, columns is None, number)
             if columns is None:
-                before = components[:].astype(np.float64)
                 updated, squared_error = alternating.update_components(self.job.model, sums, before)
             else:
                 updated, squared_error = alternating.first_components(self.job.model, sums)
-            self._refuse_changed_data(sums, components[:].astype(np.float64), columns is None)
             self.run.put(f"stages/components_{number}", updated.astype(plan.dtype))
             self.run.put("stages/gram", sums.gram)
             record = self.run.record
@@ -246,8 +246,10 @@ class Pipeline:
                 " again; or start again with --overwrite."
             )
 
-    def _refuse_changed_data(self, sums: alternating.RefineSums, components: Float64, known: bool) -> None:
-        """Raise `SourceError` where an exact pass did not read what the first pass did.
+    def _refuse_changed_data(
+        self, sums: alternating.RefineSums, components: Float64, known: bool, number: int
+    ) -> None:
+        """Raise `SourceError` where an exact pass did not read what the first pass did; it is forgotten.
 
         ‖M‖² = ‖R‖² + 2 ⟨WᵀR, H⟩ + ⟨WᵀW, HHᵀ⟩, with H = 0 where it was not known in full.
         """
@@ -258,10 +260,12 @@ class Pipeline:
         first = self.job.squared_norm if self.job.mean_of == "columns" else first
         # Components that cancel one another are larger than the data, and so is the rounding of their sums.
         sizes = float(np.diag(sums.gram) @ np.square(components).sum(axis=1)) if known else 0.0
-        if abs(read - first) > SAME_DATA * max(first, read, sizes):
+        if not abs(read - first) <= SAME_DATA * max(first, read, sizes):  # not a number is another one
+            self.run.drop(f"stages/refine_{number}")
             raise SourceError(
                 f"SOURCE has changed since its first pass: its squared norm was {first:.8g}, is {read:.8g}."
-                " Start again with --overwrite."
+                " Restore it as it was, then the same command makes this pass again; or start again with"
+                " --overwrite."
             )
 
     def _record_pass(self, statistics: Statistics) -> bool:
@@ -297,6 +301,7 @@ class Pipeline:
         """Raise `SourceError` where the factors of data of this norm cannot be written in their dtype."""
         exponent = np.log2(norm or 1.0) + self.job.exponent
         if exponent > np.finfo(self.plan.dtype).maxexp - 2:
+            self.run.drop("stages/sketch")  # the data have to change
             raise SourceError(
                 f"The norm of SOURCE, about 1e{exponent * np.log10(2):+.0f}, is more than {self.plan.dtype}"
                 " can hold, and so would the factors be: divide the data by their largest entry."

@@ -10,6 +10,7 @@ import numpy as np
 
 from dcf.errors import UsageError
 
+_MOST = 10**6  # passes, restarts, sweeps: more would never end
 _WHOLE = ("rank", "sketch_size", "nnz_per_column", "restarts", "max_iter", "seed")
 
 
@@ -74,17 +75,19 @@ class Settings:
     """of every random number of the run"""
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("--rank", self.rank, 1),
-            ("--refine", self.refine, 0),
-            ("--nnz-per-column", self.nnz_per_column, 1),
-            ("--restarts", self.restarts, 0),
-            ("--max-iter", self.max_iter, 1),
-            ("--seed", self.seed, 0),
-            ("--sketch-size", 1 if self.sketch_size is None else self.sketch_size, 1),
+        for name, value, least, most in (
+            ("--rank", self.rank, 1, None),
+            ("--refine", self.refine, 0, _MOST),
+            ("--nnz-per-column", self.nnz_per_column, 1, None),
+            ("--restarts", self.restarts, 0, _MOST),
+            ("--max-iter", self.max_iter, 1, _MOST),
+            ("--seed", self.seed, 0, None),
+            ("--sketch-size", 1 if self.sketch_size is None else self.sketch_size, 1, None),
         ):
             if value < least:
                 raise UsageError(f"{name} is {value!r}; it must be a whole number from {least} on.")
+            if most is not None and value > most:
+                raise UsageError(f"{name} is {value!r}; it must be at most {most}.")
         if self.seed >= 2**63:
             raise UsageError(f"--seed is {self.seed}; it must lie below 2**63.")
         if self.tol is not None and (not isinstance(self.tol, float | int) or not 0 <= self.tol < 1):
@@ -113,7 +116,9 @@ class Settings:
     def _check_axes(self) -> None:
         several = self.decomposition == "cp"
         if self.axis != "longest" and not (
-            all(part.isdecimal() for part in self.axis.split(",")) if several else self.axis in ("0", "1")
+            all(part.isdecimal() and len(part) < 10 for part in self.axis.split(","))
+            if several
+            else self.axis in ("0", "1")
         ):
             allowed = "longest, or numbers such as 0 or 0,2" if several else "longest, 0 or 1"
             raise UsageError(f"--axis is {self.axis!r}; it must be {allowed}.")

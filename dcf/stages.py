@@ -7,13 +7,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dcf.types import STAGES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dcf.storage.run import RunGroup
     from dcf.types import Journal, Reporter
 
-STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
 POLL_SECONDS = 0.5
 
 

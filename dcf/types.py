@@ -16,6 +16,8 @@ Float64: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
+STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
+
 
 class Status(enum.Enum):
     """How a solve ended: a value with a remedy, not an exception."""

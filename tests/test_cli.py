@@ -14,7 +14,7 @@ import psutil
 import pytest
 import zarr
 from commandline import dcf
-from conftest import plant, store
+from conftest import store
 
 from dcf.cli import main as cli
 from dcf.datasets import planted_nmf
@@ -96,99 +96,6 @@ def test_recovery_from_the_sketch_alone(tmp_path, out, conforms):
     assert support_f1(zarr.open_group(out)["W"][:], w).min() >= 0.99
 
 
-BAD = {
-    "unknown option": (["--colour", "red"], 2, "No such option"),
-    "no rank": ([], 2, "Missing option '--rank'"),
-    "rank too large": (["--rank", 61], 2, "larger than min(n, m) = 60"),
-    "rank zero": (["--rank", 0], 2, "whole number from 1 on"),
-    "rank a word": (["--rank", "many"], 2, "not a valid integer"),
-    "bad memory": (["--rank", 3, "--memory", "lots"], 2, "give a size such as 512MiB"),
-    "no workers": (["--rank", 3, "--workers", 0], 2, "--workers is 0"),
-    "rows without a pass": (["--rank", 3, "--method", "rows", "--refine", 0], 2, "finds W in a refine pass"),
-    "too little memory": (["--rank", 3, "--memory", "200MiB"], 4, "--memory allows 200MiB"),
-    "full, too little memory": (["--rank", 3, "--method", "full", "--memory", "200MiB"], 4, "MiB"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_requests(source, out, case):
-    options, code, says = BAD[case]
-    _, error = dcf("nmf", source, out, *options, expect=code)
-    assert says in error
-    assert not out.exists()
-
-
-def _entry(value):
-    def spoil(path):
-        zarr.open_array(path, mode="r+")[700, 33] = value
-
-    return spoil
-
-
-def _replace(**options):
-    def spoil(path):
-        shutil.rmtree(path)
-        zarr.create_array(path, **options)
-
-    return spoil
-
-
-def _group(path):
-    shutil.rmtree(path)
-    zarr.open_group(path).create_array("x", shape=(3, 3), dtype="f4")
-
-
-def _damage(path):
-    chunk = path / "c" / "2" / "1"
-    chunk.write_bytes(chunk.read_bytes()[:40])
-
-
-SPOILT = {
-    "NaN": (_entry(np.nan), 3, "[700, 33] is nan", True),
-    "Inf": (_entry(np.inf), 3, "[700, 33] is inf", True),
-    "negative": (_entry(-2), 3, "[700, 33] is -2, below zero", True),
-    "damaged chunk": (_damage, 3, "chunk c/2/1", True),
-    "empty axis": (_replace(shape=(0, 5), dtype="f4"), 3, "an axis is empty", False),
-    "complex": (_replace(shape=(9, 5), dtype="c8"), 3, "holds complex64", False),
-    "vector": (_replace(shape=(9,), dtype="f4"), 2, "two axes", False),
-    "group": (_group, 2, "is a Zarr group", False),
-    "missing": (shutil.rmtree, 2, "does not exist", False),
-}
-
-
-@pytest.mark.parametrize("case", SPOILT)
-def test_bad_sources(source, out, case):
-    spoil, code, says, resumable = SPOILT[case]
-    spoil(source)
-    _, error = dcf("nmf", source, out, "--rank", 3, expect=code)
-    assert says in error
-    assert error.count("dcf: ") == 1
-    if resumable:
-        assert RunGroup.open(str(out)).record["stage"] == "created"
-    else:
-        assert not out.exists()
-
-
-@pytest.mark.parametrize("place", ["/proc/out.zarr", "{tmp}/file/out.zarr"])
-def test_out_that_cannot_be_written(source, tmp_path, place):
-    (tmp_path / "file").write_text("")
-    _, error = dcf("nmf", source, place.format(tmp=tmp_path), "--rank", 3, expect=1)
-    assert "cannot be" in error
-
-
-def test_inspect_of_nothing(tmp_path):
-    assert "holds no run of dcf" in dcf("inspect", tmp_path / "no.zarr", expect=2)[1]
-
-
-def test_a_mended_source_resumes(source, out, conforms):
-    good = plant()[0]
-    zarr.open_array(source, mode="r+")[700, 33] = np.nan
-    dcf("nmf", source, out, "--rank", 4, expect=3)
-    zarr.open_array(source, mode="r+")[700, 33] = good[700, 33]
-    dcf("nmf", source, out, "--rank", 4)
-    conforms(out, source)
-
-
 def test_the_unforeseen_is_one_sentence(source, out, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the disk melted")
@@ -261,12 +168,3 @@ def test_stages_from_another_directory_and_within_their_budget(source, out, tmp_
     assert "--memory allows 10MiB" in dcf("refine", out, "--memory", "10MiB", expect=4)[1]
     dcf("refine", out)
     conforms(out, source)
-
-
-def test_data_that_change_between_the_passes_are_refused(tmp_path):
-    array = store(tmp_path / "s.zarr", plant()[0])
-    dcf("sketch", tmp_path / "s.zarr", tmp_path / "o.zarr", "--rank", 4)
-    array[:256] = 5.0
-    dcf("factorize", tmp_path / "o.zarr")
-    dcf("recover", tmp_path / "o.zarr")
-    assert "has changed since its first pass" in dcf("refine", tmp_path / "o.zarr", expect=3)[1]

@@ -114,17 +114,17 @@ def test_bits_of_workers_and_of_resumed_runs(decompose, small_blocks, monkeypatc
     matrix, _ = planted(kind, nonzeros=20, n=800)
     options = {"negatives": "allow", **options}
     results = [decompose(kind, matrix, workers=n, name=f"{n}.zarr", **options) for n in (1, 3)]
-    saves, save = [0], dcf.storage.run.BlockJournal.save
+    saves, save = [0], dcf.storage.journal.BlockJournal.save
 
-    def failing(self, block, entry):
+    def failing(self, block, entry, rows=None):
         if saves[0] == 6:
             raise Stop
         saves[0] += 1
-        save(self, block, entry)
+        save(self, block, entry, rows)
 
     with dask.config.set(scheduler="synchronous"):
         with monkeypatch.context() as patch:
-            patch.setattr(dcf.storage.run.BlockJournal, "save", failing)
+            patch.setattr(dcf.storage.journal.BlockJournal, "save", failing)
             with pytest.raises(Stop):
                 decompose(kind, matrix, **options)
         results.append(decompose(kind, matrix, **options))

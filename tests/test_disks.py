@@ -12,7 +12,7 @@ from counting import open_counted, reads
 from test_runs import bits, small_blocks  # noqa: F401
 
 import dcf
-from dcf.storage.run import BlockJournal
+from dcf.storage.journal import BlockJournal
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from test_runs import Stop, small_blocks  # noqa: F401
 
 import dcf
-from dcf.storage.run import BlockJournal, RunGroup
+from dcf.storage.journal import BlockJournal
+from dcf.storage.run import RunGroup
 
 VERBS = {"nmf": dcf.nmf, "cp": dcf.cp, "svd": dcf.svd, "semi-nmf": dcf.semi_nmf}
 

@@ -155,7 +155,7 @@ def test_resumed_is_uninterrupted_and_reads_no_finished_block_again(
     store(tmp_path / "s.zarr", plant()[0])
     expected = bits(nmf(tmp_path / "s.zarr", **options))
     array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
-    saves, save = [0], dcf.storage.run.BlockJournal.save
+    saves, save = [0], dcf.storage.journal.BlockJournal.save
 
     def failing(self, block, arrays, rows=None):
         if saves[0] == after:
@@ -164,14 +164,14 @@ def test_resumed_is_uninterrupted_and_reads_no_finished_block_again(
         save(self, block, arrays, rows)
 
     out = tmp_path / "interrupted.zarr"
-    monkeypatch.setattr(dcf.storage.run.BlockJournal, "save", failing)
+    monkeypatch.setattr(dcf.storage.journal.BlockJournal, "save", failing)
     stopped = False
     with dask.config.set(scheduler="synchronous"):
         try:
             dcf.nmf(array, rank=4, out=out, **options)
         except Stop:
             stopped = True
-        monkeypatch.setattr(dcf.storage.run.BlockJournal, "save", save)
+        monkeypatch.setattr(dcf.storage.journal.BlockJournal, "save", save)
         finished = reads(tmp_path / "log")
         result = nmf(array, out=out, **options)
     assert bits(result) == expected

@@ -125,7 +125,7 @@ def test_a_damaged_chunk_is_named(tmp_path, axis):
     [
         (lambda p: None, UsageError, "does not exist"),
         (lambda p: p.mkdir(), UsageError, "not a Zarr array"),
-        (lambda p: p.write_text("x"), UsageError, "not a Zarr array|cannot be opened"),
+        (lambda p: p.write_text("x"), UsageError, "is no folder"),
         (lambda p: zarr.open_group(p).create_array("x", shape=(3, 3), dtype="f4"), UsageError, "group.*/x"),
         (lambda p: zarr.open_group(p, mode="w"), UsageError, "is a Zarr group"),
         (lambda p: zarr.create_array(p, shape=(9,), dtype="f4"), UsageError, "two axes"),
@@ -247,6 +247,25 @@ class TestRunGroup:
         assert again.load(blocks[2]) is not None
         again.save(blocks[1], entry, np.ones((2, 4), "f4"))
         assert again.load(blocks[1]) is not None
+
+    def test_killed_while_it_is_emptied(self, tmp_path, monkeypatch):
+        out, delete = str(tmp_path / "o.zarr"), zarr.Group.__delitem__
+        run = RunGroup.create(out, RECORD, False)
+        for name in ("W", "H"):
+            run.put(name, np.ones((3, 3)))
+        run.update(stage="done")
+
+        def torn(group, name):
+            delete(group, name)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(zarr.Group, "__delitem__", torn)
+            with pytest.raises(KeyboardInterrupt):
+                RunGroup.create(out, RECORD, True)
+        again = RunGroup.create(out, RECORD, False)
+        assert again.record["stage"] == "created"
+        assert not list(again.group)
 
 
 class TestDurable:

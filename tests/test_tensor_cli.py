@@ -122,7 +122,7 @@ BAD = {
     "small budget": (
         ["--memory", "290MiB"],
         4,
-        "MiB, --memory allows 290MiB: raise --memory to 32",
+        "MiB, --memory allows 290MiB: raise --memory to 3",
     ),
 }
 

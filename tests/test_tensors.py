@@ -205,22 +205,22 @@ def test_resumed_is_uninterrupted(tmp_path, cp, small_blocks, monkeypatch, after
     zarr.create_array(str(tmp_path / "s.zarr"), data=tensor, chunks=CHUNKS)
     expected = bits(cp(tmp_path / "s.zarr", **options))
     array = open_counted(tmp_path / "s.zarr", tmp_path / "log")
-    saves, save = [0], dcf.storage.run.BlockJournal.save
+    saves, save = [0], dcf.storage.journal.BlockJournal.save
 
-    def failing(self, block, entry):
+    def failing(self, block, entry, rows=None):
         if saves[0] == after:
             raise Stop
         saves[0] += 1
-        save(self, block, entry)
+        save(self, block, entry, rows)
 
     out, stopped = tmp_path / "interrupted.zarr", False
-    monkeypatch.setattr(dcf.storage.run.BlockJournal, "save", failing)
+    monkeypatch.setattr(dcf.storage.journal.BlockJournal, "save", failing)
     with dask.config.set(scheduler="synchronous"):
         try:
             dcf.cp(array, rank=3, out=out, **options)
         except Stop:
             stopped = True
-        monkeypatch.setattr(dcf.storage.run.BlockJournal, "save", save)
+        monkeypatch.setattr(dcf.storage.journal.BlockJournal, "save", save)
         result = cp(array, out=out, **options)
     assert bits(result) == expected
     assert stopped
@@ -299,13 +299,13 @@ def test_absent_chunks_read_as_zeros_and_are_counted(tmp_path, cp):
 def test_rounding_that_shows_is_told():
     """Components that cancel are larger than the data, and so is what rounding them to float32 does."""
     cancelling = unit_columns(np.diag([1e10, 1e10]), np.ones((2, 5)))
-    rounding = rounding_of(cancelling, 1.0, "float32", 3)
+    rounding = rounding_of(cancelling, 1.0, "float32", 3, 0)
     assert rounding > 1e-3
     told = as_stored(Certificate(1e-4), rounding)
     assert told.kind == "estimated"
     assert told.interval[0] <= told.value <= told.interval[1]
     ordinary = unit_columns(np.diag([0.5, 0.5]), np.ones((2, 5)) / 5)
-    assert as_stored(Certificate(0.1), rounding_of(ordinary, 1.0, "float32", 3)) == Certificate(0.1)
+    assert as_stored(Certificate(0.1), rounding_of(ordinary, 1.0, "float32", 3, 0)) == Certificate(0.1)
 
 
 def test_a_tensor_without_a_best_approximation_is_doubted(cp):

@@ -17,6 +17,7 @@ from dcf.cli.text import gigabytes, mebibytes, rate
 from dcf.datasets import planted_nmf
 from dcf.errors import RunError, UsageError
 from dcf.metrics import match
+from dcf.settings import Settings
 from dcf.storage.run import RunGroup
 
 # Few columns, so that row sample and sketches fit the small budget as well.
@@ -40,15 +41,24 @@ _RANK = 10
 def demo(directory: Path | None, size: str, memory: str, workers: int, seed: int) -> None:
     """Plant a matrix larger than the memory budget, factorize it, and compare with the truth."""
     budget = parse_memory(memory)
-    rows = parse_memory(size) // (4 * _COLUMNS)
+    rows = parse_memory(size, "--size") // (4 * _COLUMNS)
     if rows < _CHUNK_ROWS:
         raise UsageError(f"--size is {size}; the demo needs at least {_CHUNK_ROWS * 4 * _COLUMNS} bytes.")
+    if workers < 1:
+        raise UsageError(f"--workers is {workers}; it must be a whole number from 1 on.")
+    Settings(rank=_RANK, seed=seed)  # refuses a bad seed before anything is planted
     place = directory or Path(tempfile.mkdtemp(prefix="dcf-demo-"))
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(place).free
+        there = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
+        free = shutil.disk_usage(there).free
         if free < 1.1 * rows * 4 * _COLUMNS:
             raise RunError(f"{place} has {gigabytes(free)} free; choose another --directory or --size.")
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{place} cannot be written ({error.strerror}); choose another --directory."
+            ) from error
         _demo(place, rows, memory, budget, workers, seed)
     finally:
         if directory is None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from dcf.api import plan_run, run_source, run_stage
+from dcf.api import absolute, plan_run, run_source, run_stage
 from dcf.cli.options import (
     json_option,
     memory_option,
@@ -208,7 +208,7 @@ def refine(out: str, **options: Any) -> None:
 @json_option
 def inspect(out: str, as_json: bool) -> None:
     """Say what the run group OUT holds: result, error, components, or how far it is."""
-    run = RunGroup.open(out, mode="r")
+    run = RunGroup.open(absolute(out, "OUT"), mode="r")
     _show(run, as_json)
     if not as_json and run.record["stage"] == "done":
         click.echo()
@@ -217,6 +217,12 @@ def inspect(out: str, as_json: bool) -> None:
 
 def _terminate(*_: object) -> NoReturn:
     raise Terminated
+
+
+def _complain(sentence: str) -> None:
+    """Say what is wrong, on one line whatever characters a path may hold."""
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+    click.echo(f"dcf: {plain}", err=True)
 
 
 def main() -> None:
@@ -230,7 +236,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except DcfError as error:
-        click.echo(f"dcf: {error}", err=True)
+        _complain(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         click.echo("dcf: interrupted; finished blocks are kept, the same command resumes.", err=True)
@@ -238,10 +244,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("DCF_TRACEBACK"):
             raise
-        click.echo(
-            f"dcf: {type(error).__name__}: {conceal(str(error))}. Finished blocks are kept; the same command"
-            " resumes. DCF_TRACEBACK=1 shows where it happened.",
-            err=True,
+        _complain(
+            f"{type(error).__name__}: {conceal(str(error))}. Finished blocks are kept; the same command"
+            " resumes. DCF_TRACEBACK=1 shows where it happened."
         )
         sys.exit(1)
 

@@ -181,9 +181,10 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         if recipe.sample_capacity:
             sampler.offer(tile, norms, start)
     if absent and not recipe.absence_allowed:
+        more = f" (and {len(absent) - 1} more of the same rows)" if len(absent) > 1 else ""
         raise SourceError(
-            f"SOURCE lacks the chunk {min(absent)} (and {len(absent) - 1} more of the same rows), which would"
-            " read as its fill value; restore it, or use --missing-chunks report if it is meant to be empty."
+            f"SOURCE lacks the chunk {min(absent)}{more}, which would read as its fill value;"
+            " restore it, or use --missing-chunks report if it is meant to be empty."
         )
     statistics = Statistics(
         squared_norm,

@@ -7,199 +7,30 @@ array is protected by crc32c.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import os
 import shutil
 import uuid
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
-from dcf.errors import DcfError, RunError, UsageError
+from dcf.errors import RunError, UsageError
 from dcf.sizes import mib
+from dcf.storage.arrays import Kept, create_array, open_member
 from dcf.storage.durable import is_local, store_of, sweep
-from dcf.urls import conceal
+from dcf.storage.guard import size_of
+from dcf.storage.journal import BlockJournal
+from dcf.storage.record import Record, refuse_damage, refuse_other_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
-    from dcf.types import Arrays, Block, RowStore
+    from dcf.types import Arrays, RowStore
 
-SCHEMA = 1
 _log = logging.getLogger(__name__)
-
-
-# A setting of the open array, not of the stored one: each opening has to make it anew.
-_WRITE_ZEROS: Any = {"write_empty_chunks": True}
-
-
-def create_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
-) -> Any:
-    """Create an array whose chunks are checked on every read, replacing one of that name."""
-    lasting = "stages" not in f"{group.path}/{name}".split("/")
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        compressors=[ZstdCodec(level=1), Crc32cCodec()] if lasting else [Crc32cCodec()],
-        config=_WRITE_ZEROS,
-        overwrite=True,
-    )
-
-
-def open_member(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Open an array of a run: its chunks of zeros, too, will be written, for an absent one is a lost one."""
-    return cast("zarr.Array[Any]", group[name]).with_config(_WRITE_ZEROS)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """An array of a run, of which a chunk that cannot be read is told in a sentence."""
-
-    array: zarr.Array[Any]
-    """(n, …)"""
-    where: str
-    """the run and its name there"""
-
-    def __getitem__(self, selection: Any, /) -> NDArray[Any]:
-        """Return a part of it. Raises `RunError` where it cannot be read."""
-        try:
-            return np.asarray(self.array[selection])
-        except DcfError:
-            raise
-        except Exception as error:
-            raise RunError(
-                f"{self.where} is damaged ({type(error).__name__}: {error}); start the run again with"
-                " --overwrite."
-            ) from error
-
-    def __setitem__(self, selection: Any, values: NDArray[Any], /) -> None:
-        """Write a part of it."""
-        self.array[selection] = values
-
-
-@dataclass(frozen=True)
-class BlockJournal:
-    """Finished blocks of one pass, one chunk a block in each of a few arrays.
-
-    A block is finished when its mark is there: a checksum of all that was saved of it, and of which
-    run, pass and block it is. All else counts for nothing, whether torn by a crash or left by another
-    run, and the block is done again.
-    """
-
-    group: zarr.Group
-    """stages/<pass> of the run group"""
-    run: str
-    """the identity of the run, never the same twice"""
-    rows: RowStore | None = None
-    """(n, k), where the blocks' rows of an n-sized result go"""
-    rows_at_once: int = 0
-    """rows of a chunk of `rows`, which is written and read so many at a time"""
-
-    def count(self) -> int:
-        """Return how many blocks are marked, from the names of the chunks alone."""
-        return int(open_member(self.group, "done").nchunks_initialized)
-
-    def save(self, block: Block, arrays: Arrays, rows: NDArray[Any] | None = None) -> None:
-        """Store a finished block, and its rows where the pass keeps them; the last write marks it."""
-        if self.rows is not None and rows is not None:
-            for part in self._parts(block):
-                self.rows[part] = rows[part.start - block.start : part.stop - block.start]
-        for name, values in arrays.items():
-            if values.size:
-                open_member(self.group, name)[block.index] = values
-        parts = [] if self.rows is None or rows is None else [rows]
-        open_member(self.group, "done")[block.index] = self._mark(block, arrays, parts)
-
-    def load(self, block: Block) -> dict[str, NDArray[Any]] | None:
-        """Return what `save` stored, or None where the block is to be done."""
-        mark = open_member(self.group, "done")
-        try:
-            if not (said := int(cast("Any", mark[block.index]))):
-                return None
-            arrays = {
-                name: np.asarray(open_member(self.group, name)[block.index])
-                for name in self.group.array_keys()
-                if name != "done"
-            }
-            parts = (
-                (np.asarray(self.rows[part]) for part in self._parts(block)) if self.rows is not None else ()
-            )
-            if self._mark(block, arrays, parts) == said:
-                return arrays
-            _log.warning(
-                "Block %d of %s is not what was saved; it is done again.", block.index, self.group.path
-            )
-        except MemoryError:
-            raise
-        except Exception as error:
-            _log.warning(
-                "Block %d of %s cannot be read (%s); it is done again.",
-                block.index,
-                self.group.path,
-                conceal(str(error)),
-            )
-        return None
-
-    def _parts(self, block: Block) -> list[slice]:
-        step = self.rows_at_once or block.stop - block.start
-        return [slice(i, min(i + step, block.stop)) for i in range(block.start, block.stop, step)]
-
-    def _mark(self, block: Block, arrays: Arrays, rows: Iterable[NDArray[Any]]) -> int:
-        """Return 64 bits, not all zero, that follow from the run, the pass, the block and its content."""
-        content = hashlib.blake2b(f"{self.run} {self.group.path} {block}".encode(), digest_size=8)
-        for name in sorted(arrays):
-            values = arrays[name]
-            if values.size:
-                check = zlib.crc32(np.ascontiguousarray(values).data)
-                content.update(f"{name} {values.dtype} {values.shape} {check}".encode())
-        check = 0
-        for part in rows:
-            check = zlib.crc32(np.ascontiguousarray(part).data, check)
-        content.update(str(check).encode())
-        return int.from_bytes(content.digest(), "little") or 1
-
-
-@dataclass(frozen=True)
-class Transposed:
-    """An (r, n) array used as the (n, r) factor that it holds."""
-
-    array: Any
-    """the Zarr array (r, n)"""
-
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
-        """Return these rows of the factor."""
-        return np.ascontiguousarray(self.array[:, rows].T)
-
-    def __setitem__(self, rows: slice, values: NDArray[Any], /) -> None:
-        """Write these rows of the factor."""
-        self.array[:, rows] = values.T
-
-
-@dataclass(frozen=True)
-class OneColumn:
-    """An (n,) array used as the (n, 1) factor that it is."""
-
-    array: Any
-    """the Zarr array (n,)"""
-
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
-        """Return these rows of the factor."""
-        return np.asarray(self.array[rows])[:, None]
-
-    def __setitem__(self, rows: slice, values: NDArray[Any], /) -> None:
-        """Write these rows of the factor."""
-        self.array[rows] = values[:, 0]
 
 
 class RunGroup:
@@ -223,19 +54,26 @@ class RunGroup:
                 raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
             sweep(out)
             if not overwrite:
-                _refuse_other_identity(out, found, record)
-                return cls(group, out)
+                refuse_damage(out, found)
+                found = Record(found, out)
+                refuse_other_identity(out, found, record)
+                if "emptying" not in found:
+                    return cls(group, out)
         elif is_local(out) and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
             raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
         try:
             if is_local(out):
                 Path(out).mkdir(parents=True, exist_ok=True)
                 _refuse_narrow_place(out, record["plan"]["out_bytes"])
-            # Mode "a" deletes nothing; what an older run left goes member by member.
-            group = zarr.open_group(store_of(out), mode="a", zarr_format=3)
+            # Mode "a" deletes nothing; what an older run left goes member by member. A run that was killed
+            # while it did is known by its mark, one that was never recorded would be taken for foreign.
+            begun = {**record, "run": uuid.uuid4().hex}
+            marked: dict[str, Any] = {"dcf": {**begun, "emptying": True}}
+            group = zarr.open_group(store_of(out), mode="a", zarr_format=3, attributes=marked)
+            group.attrs.update(marked)
             for name in list(group):
                 del group[name]
-            group.attrs["dcf"] = {**record, "run": uuid.uuid4().hex}
+            group.attrs["dcf"] = begun
         except OSError as error:
             raise RunError(f"OUT {out} cannot be written: {error}.") from error
         return cls(group, out)
@@ -244,16 +82,18 @@ class RunGroup:
     def open(cls, out: str, mode: str = "r+") -> RunGroup:
         """Open a run that exists. Raises `UsageError` where `out` is none."""
         group = _existing(out, mode)
-        if group is None or not isinstance(dict(group.attrs).get("dcf"), dict):
+        found = None if group is None else dict(group.attrs).get("dcf")
+        if group is None or not isinstance(found, dict):
             raise UsageError(f"OUT {out} holds no run of dcf.")
         if mode != "r":
             sweep(out)
+        refuse_damage(out, found)
         return cls(group, out)
 
     @property
     def record(self) -> dict[str, Any]:
         """The run's attributes."""
-        return cast("dict[str, Any]", dict(self.group.attrs)["dcf"])
+        return Record(cast("dict[str, Any]", dict(self.group.attrs)["dcf"]), self.url)
 
     def update(self, **entries: Any) -> None:
         """Add entries to the record, in one write."""
@@ -271,9 +111,11 @@ class RunGroup:
         )
 
     def get(self, name: str) -> Any:
-        """Return an array of the run. Raises `UsageError` where its stage has not run."""
+        """Return an array of the run. Raises `RunError` where it is not there any more."""
         if name not in self.group:
-            raise UsageError(f"OUT {self.url} holds no {name} yet; run the stage that makes it first.")
+            raise RunError(
+                f"OUT {self.url} has lost its {name}; restore it, or start again with --overwrite."
+            )
         return open_member(self.group, name)
 
     def complete(self, name: str) -> Any:
@@ -283,7 +125,10 @@ class RunGroup:
         """
         array = self.get(name)
         if array.nchunks_initialized < array.nchunks:
-            raise RunError(f"OUT {self.url} has lost chunks of its {name}; run it again with --overwrite.")
+            raise RunError(
+                f"OUT {self.url} has lost chunks of its {name}; restore them, or start again with"
+                " --overwrite."
+            )
         return Kept(array, f"The array {name} of OUT {self.url}")
 
     def has(self, name: str) -> bool:
@@ -346,14 +191,25 @@ class RunGroup:
 
 
 def _existing(out: str, mode: str = "r+") -> zarr.Group | None:
+    if is_local(out) and os.path.exists(out) and not os.path.isdir(out):
+        return None
+    try:
+        if is_local(out):
+            size_of(os.path.realpath(out), "zarr.json")  # no pipe: opening one would wait for ever
+    except ValueError as error:
+        raise RunError(f"OUT {out} cannot be opened: its zarr.json {error}.") from error
+    except OSError as error:
+        raise RunError(f"OUT {out} cannot be opened: {error}.") from error
     try:
         return zarr.open_group(store_of(out), mode=cast("Any", mode))
     except (FileNotFoundError, BaseZarrError):
         return None
-    except FileExistsError as error:
-        raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.") from error
     except OSError as error:
         raise RunError(f"OUT {out} cannot be opened: {error}.") from error
+    except Exception as error:
+        advice = "restore its zarr.json, or choose another OUT" if is_local(out) else "choose another OUT"
+        cause = f"{type(error).__name__}: {error!s:.200}"
+        raise RunError(f"OUT {out} cannot be opened ({cause}); {advice}.") from error
 
 
 def _refuse_narrow_place(out: str, need: int) -> None:
@@ -364,29 +220,3 @@ def _refuse_narrow_place(out: str, need: int) -> None:
             f"OUT {out} needs {mib(need)} while the run is going, {mib(free)} are free there: make room, or"
             " choose another OUT."
         )
-
-
-def _refuse_other_identity(out: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    def refuse(what: str) -> None:
-        raise UsageError(f"OUT {out} holds another run: {what}. Choose another OUT, or --overwrite it.")
-
-    for key, was in found["settings"].items():
-        now = wanted["settings"].get(key)
-        if now != was:
-            refuse(f"its {key} is {was!r}, now asked {now!r}")
-    was, now = found["source"], wanted["source"]
-    if was["fingerprint"] != now["fingerprint"]:
-        before, after = was["metadata"], now["metadata"]
-        changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
-        key = changed[0] if changed else "fingerprint"
-        a, b = (whole["metadata"].get(key, whole["fingerprint"]) for whole in (was, now))
-        refuse(f"its source's {key} was {a}, now {b}")
-    if found["version"] != wanted["version"]:
-        refuse(f"dcf {found['version']} began it, this is {wanted['version']}")
-
-
-def allocate_plain(path: str | Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> Any:
-    """Create an uncompressed Zarr array with crc32c at `path`, replacing one that is there."""
-    return zarr.create_array(
-        str(path), shape=shape, chunks=chunks, dtype=dtype, compressors=[Crc32cCodec()], overwrite=True
-    )

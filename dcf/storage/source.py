@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from zarr.storage import StorePath
 from dcf.errors import DcfError, RunError, SourceError, UsageError
 from dcf.solvers.shared import SharedSetting
 from dcf.storage.codecs import bounded
-from dcf.storage.guard import Guard, check_metadata
+from dcf.storage.guard import METADATA, Guard, check_metadata
 from dcf.types import Layout, Real
 from dcf.urls import conceal
 
@@ -52,8 +53,9 @@ def open_source(source: str | Path | zarr.Array[Any], *, tensor: bool = False) -
     if isinstance(source, zarr.Array):
         return _checked(source, str(source.store_path), tensor)
     url = str(source).removeprefix("file://")
-    if "://" not in url and not Path(url).exists():
-        raise UsageError(f"SOURCE {url} does not exist; give the path or URL of a Zarr array.")
+    if "://" not in url and not os.path.isdir(url):
+        what = "is no folder" if os.path.exists(url) else "does not exist"
+        raise UsageError(f"SOURCE {url} {what}; give the path or URL of a Zarr array.")
     names: list[str] = []
     try:
         if "://" not in url:
@@ -65,12 +67,17 @@ def open_source(source: str | Path | zarr.Array[Any], *, tensor: bool = False) -
                 names = sorted(itertools.islice(node.array_keys(), 5))
     except DcfError:
         raise
-    except (FileNotFoundError, BaseZarrError) as error:
-        raise UsageError(f"SOURCE {url} is not a Zarr array (no zarr.json or .zarray that opens).") from error
     except ImportError as error:
         raise UsageError(f"SOURCE {url} needs the extra: pip install 'dcf[cloud]' ({error}).") from error
     except Exception as error:
-        raise UsageError(f"SOURCE {url} cannot be opened: {type(error).__name__}: {error!s:.200}.") from error
+        cause = f"{type(error).__name__}: {error!s:.200}".rstrip(".")
+        if "://" not in url and any(Path(url, name).exists() for name in METADATA):
+            what = f"cannot be opened: its metadata do not make sense ({cause}); restore or rewrite them"
+        elif isinstance(error, FileNotFoundError | BaseZarrError):
+            what = "is not a Zarr array: no zarr.json or .zarray is there"
+        else:
+            what = f"cannot be opened: {cause}"
+        raise UsageError(f"SOURCE {url} {what}.") from error
     if not isinstance(node, zarr.Array):
         inside = f"; name one of its arrays, such as {url.rstrip('/')}/{names[0]}" if names else ""
         raise UsageError(f"SOURCE {url} is a Zarr group, not an array{inside}.")
