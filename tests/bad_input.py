@@ -129,7 +129,7 @@ OPTIONS = {
 }
 
 MEMORY = {
-    "too little for a worker": (N + "--memory 200MiB", 4, "a worker process alone takes 240MiB"),
+    "too little for a worker": (N + "--memory 200MiB", 4, "a worker process alone takes"),
     "too little for the driver": (N + "--memory 300MiB", 4, "The driver of method auto needs"),
     "too little for full": (N + "--method full --memory 310MiB", 4, "The driver of method full needs"),
     "full, beside what the driver takes": (N + "--method full --memory 330MiB", 4, "or use --method auto"),
@@ -144,7 +144,7 @@ MEMORY = {
     "too little for a large sketch": (
         N + f"--method factorize-recover --sketch-size {10**9}",
         4,
-        "lower --sketch-size (now 1000000000)",
+        "lower --sketch-size (now 1000000000; ",
     ),
 }
 
