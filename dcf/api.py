@@ -314,5 +314,5 @@ def _carry_once(
                 Pipeline(job).run_until(last)
             except BaseException as error:
                 with suppress(RunError):  # what stopped it may be that nothing can be written
-                    run.update(stopped=conceal(str(error)) or type(error).__name__)
+                    run.update(stopped=conceal(str(error)) or "interrupted")
                 raise

@@ -166,6 +166,8 @@ def judge(
             "Every component is zero: nothing that is allowed explains these data, or their scale is out of"
             " reach (divide them by their largest entry)."
         )
+    if certificate.value > 1.0 + 1e-6:
+        doubts.append(f"The error is {certificate.value:.3g} times the data: nothing at all would be nearer.")
     norm = float(np.linalg.norm([c["norm"] for c in components]))
     scale = float(np.sqrt(record["statistics"]["squared_norm"])) or 1.0
     if kind != "svd" and norm > CANCELLING * scale:

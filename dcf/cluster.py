@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from asyncio import CancelledError as TaskCancelledError
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +22,7 @@ from distributed import Client, LocalCluster, wait
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from dcf.errors import BudgetError, RunError
+from dcf.errors import BudgetError, DcfError, RunError
 from dcf.sizes import MIB, mib
 
 if TYPE_CHECKING:
@@ -99,6 +99,11 @@ def uncounted_code() -> int:
     return max(0, 1024 * kibibytes - _COUNTED_CODE)
 
 
+def _running_tasks(dask_worker: Any) -> int:
+    """Return how many tasks a worker has in hand, cancelled ones too; Dask fills the parameter in."""
+    return len(dask_worker.state.executing)
+
+
 @dataclass(frozen=True)
 class ClientWorkers:
     """The workers of a distributed cluster."""
@@ -133,10 +138,24 @@ class ClientWorkers:
             raise RunError(
                 f"The scheduler at {self._address} is lost or was restarted; {_RESUMES}"
             ) from error
-        except BaseException:  # Ctrl-C, or one task's error: the others need not go on
+        except BaseException as error:  # Ctrl-C, or one task's error: the others need not go on
             if future is not None and self.client.status == "running":
                 future.cancel()
+                if isinstance(error, DcfError):
+                    self._settle()
             raise
+
+    def _settle(self) -> None:
+        """Wait for the tasks that cannot be cancelled, since they run: nobody is to write after the end."""
+        start = time.monotonic()
+        while time.monotonic() - start < LOST_SECONDS:
+            try:
+                running = self.client.run(_running_tasks, on_error="ignore")
+            except (OSError, CancelledError, ValueError):
+                return
+            if not any(running.values()):
+                return
+            time.sleep(0.02)
 
     @property
     def _address(self) -> str:
@@ -203,8 +222,9 @@ class ThisProcess:
     """threads"""
 
     def compute(self, graph: Any) -> Any:
-        """Return the result of a Delayed."""
-        return graph.compute(scheduler=self.scheduler, num_workers=self.count)
+        """Return the result of a Delayed; where one task fails, those that run are waited for."""
+        with ThreadPoolExecutor(self.count) as pool:
+            return graph.compute(scheduler=self.scheduler, num_workers=self.count, pool=pool)
 
     def peaks(self) -> dict[str, int]:
         """Return the peak resident bytes of this process."""
@@ -254,7 +274,11 @@ def _interrupts_wait() -> Iterator[None]:
     Threads and processes started inside inherit the mask: the workers never see the terminal's
     Ctrl-C, which the driver alone answers, by closing them.
     """
-    resource_tracker.ensure_running()  # started later, it would unblock the signal in its thread
+    # Started later, it would unblock the signal in its thread. Of a driver that is killed it would say that
+    # semaphores were leaked, which helps nobody.
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop()
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

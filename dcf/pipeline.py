@@ -95,19 +95,19 @@ class Pipeline:
             rows=self.job.allocate_once("stages/range") if plan.range_size else None,
             rows_at_once=plan.range_chunk_rows,
         )
-        with self.job.stage("sketch", journal, plan.sketch_blocks):
-            graph = compression.compress(
-                self.job.source, recipe, journal, plan.sketch_blocks, plan.most_tasks
-            )
-            try:
+        try:
+            with self.job.stage("sketch", journal, plan.sketch_blocks):
+                graph = compression.compress(
+                    self.job.source, recipe, journal, plan.sketch_blocks, plan.most_tasks
+                )
                 sketch = self.workers.compute(graph)
-            except EntryError:  # the data have to change, and then no block of theirs holds any more
-                self.run.drop("stages/sketch")
-                raise
-            except ScaleError as error:
-                rescaled = self._rescale(error.largest)
-            else:
-                rescaled = self._record_pass(sketch.statistics)
+        except EntryError:  # the data have to change, and then no block of theirs holds any more
+            self.run.drop("stages/sketch")
+            raise
+        except ScaleError as error:
+            rescaled = self._rescale(error.largest)
+        else:
+            rescaled = self._record_pass(sketch.statistics)
         if rescaled:
             return self.compress()
         self.run.put("stages/probe", sketch.probe)

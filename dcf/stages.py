@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from dcf.errors import RunError
 from dcf.types import STAGES
 
 if TYPE_CHECKING:
@@ -46,13 +47,20 @@ def timed(
     reporter.advance(before)
     watcher = threading.Thread(target=poll, daemon=True)
     watcher.start()
-    try:
-        yield
-        reporter.advance(blocks)
-    finally:
+
+    def end() -> None:
         stop.set()
         watcher.join()
         elapsed = time.perf_counter() - start
         seconds = run.record["seconds"]
-        run.update(seconds={**seconds, name: seconds.get(name, 0.0) + elapsed})
         reporter.end(elapsed)
+        run.update(seconds={**seconds, name: seconds.get(name, 0.0) + elapsed})
+
+    try:
+        yield
+    except BaseException:
+        with suppress(RunError):  # what it was is to be told, not that the clock could not be written
+            end()
+        raise
+    reporter.advance(blocks)
+    end()

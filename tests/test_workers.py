@@ -208,6 +208,15 @@ def test_peaks_of_the_dead_are_unknown():
 
 
 def test_ctrl_c_cancels_the_work():
+    # A shell starts what it runs in the background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt_and_look()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def interrupt_and_look():
     with connect(1, in_process=False) as workers:
         timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.start()

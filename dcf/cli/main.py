@@ -90,7 +90,7 @@ def _run(decomposition: str, source: str, out: str, options: dict[str, Any], las
         workers=options["workers"],
         overwrite=options["overwrite"],
         last=last,
-        command=shlex.join(["dcf", *sys.argv[1:]]),
+        command=shlex.join(["dcf", *(word for word in sys.argv[1:] if word != "--overwrite")]),
         reporter=reporter_for(_console()),
     )
     _show(run, options["as_json"])
@@ -221,6 +221,8 @@ def _terminate(*_: object) -> NoReturn:
 
 def _complain(sentence: str) -> None:
     """Say what is wrong, on one line whatever characters a path may hold."""
+    if "--overwrite" in sys.argv:  # with it, the run would begin anew
+        sentence = sentence.replace("the same command", "the same command without --overwrite")
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
     click.echo(f"dcf: {plain}", err=True)
 
@@ -233,13 +235,14 @@ def main() -> None:
     try:
         app.main(standalone_mode=False)
     except click.ClickException as error:
+        vars(error)["message"] = conceal(error.message)
         error.show()
         sys.exit(error.exit_code)
     except DcfError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
-        click.echo("dcf: interrupted; finished blocks are kept, the same command resumes.", err=True)
+        _complain("interrupted; finished blocks are kept, the same command resumes.")
         sys.exit(143 if isinstance(error.__cause__ or error, Terminated) else 130)
     except Exception as error:
         if os.environ.get("DCF_TRACEBACK"):

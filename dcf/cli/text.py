@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from dcf.sizes import MIB
+from dcf.storage.durable import is_held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,8 +116,10 @@ def unfinished_lines(run: RunGroup) -> list[str]:
     stage = record["stage"]
     lines.append("begun; no stage is done" if stage == "created" else f"stage {stage} is done")
     lines += [f"blocks       {done} of {count} of {name} are finished" for name, done, count in run.begun()]
-    if record.get("stopped"):
-        lines.append(f"stopped      {record['stopped']}")
+    if is_held(run.url):
+        lines.append("going        a run is at work on it")
+        return lines
+    lines.append(f"stopped      {record.get('stopped') or 'without a word: killed, or its machine died'}")
     if stage == "created" or not record["command"].startswith("dcf sketch"):
         lines.append(f"resume with  {record['command'] or 'the call that began it'}")
     else:

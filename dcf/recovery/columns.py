@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.delayed import delayed
 
-from dcf.solvers.shared import single_blas_thread
+from dcf.solvers.shared import block_task
 from dcf.types import Block, ColumnSolution, Float64, Journal, Status
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def finish_column(
     place = Block(column, column, column + 1)
     if journal.load(place) is not None:
         return
-    with single_blas_thread():
+    with block_task():
         solution = recover_column(recovery(noise), projection, rows, target)
         stored = solution.values.astype(dtype)
         report = ColumnReport(

@@ -24,7 +24,7 @@ from dask.delayed import delayed
 
 from dcf.solvers.gram_nnls import inverse_gram
 from dcf.solvers.reduction import fold, subtree_size
-from dcf.solvers.shared import single_blas_thread
+from dcf.solvers.shared import block_task
 from dcf.solvers.sums import squared_row_norms
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def refine_subtree(
         journal.save(block, sums.to_arrays(), weights)
         return sums
 
-    with single_blas_thread():
+    with block_task():
         return fold(map(finish, blocks), RefineSums.merge)
 
 
@@ -269,7 +269,7 @@ def project_subtree(
                 squared += float(np.square(tile - w[first : first + len(tile)] @ coordinates).sum())
         return Projected(sketch, ones, w.T @ w, squared)
 
-    with single_blas_thread():
+    with block_task():
         return fold(map(part, blocks), Projected.merge)
 
 

@@ -19,7 +19,7 @@ from dcf.sketch.kernels import count_zeros
 from dcf.sketch.range import meet, triangle
 from dcf.sketch.rows import RowSample, RowSampler
 from dcf.solvers.reduction import fold, subtree_size
-from dcf.solvers.shared import single_blas_thread
+from dcf.solvers.shared import block_task
 from dcf.solvers.sums import REACH, squared_row_norms
 from dcf.types import Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
 
@@ -234,7 +234,7 @@ def compress_subtree(
         journal.save(block, sketch.to_arrays(recipe.sample_capacity), z if recipe.span else None)
         return sketch
 
-    with single_blas_thread():
+    with block_task():
         return fold(map(finish, blocks), partial(Sketch.merge, capacity=recipe.sample_capacity))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from dcf.errors import DcfError
+
 
 class SharedSetting:
     """A setting that the first task in makes and the last one out undoes.
@@ -41,3 +43,17 @@ class SharedSetting:
 # change their bits.
 _single_thread = SharedSetting(lambda: threadpool_limits(1, user_api="blas").restore_original_limits)
 single_blas_thread = _single_thread.held
+
+
+@contextmanager
+def block_task() -> Iterator[None]:
+    """Be a block task: one BLAS thread, and errors of dcf that leave bare.
+
+    What caused them may not pickle, and Dask would then send their text alone.
+    """
+    try:
+        with single_blas_thread():
+            yield
+    except DcfError as error:
+        error.__cause__ = error.__context__ = None
+        raise

@@ -6,8 +6,9 @@ import asyncio
 import fcntl
 import logging
 import os
+import re
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PARTIAL = ".partial"
+_FIRST_WRITE = re.compile(r"zarr\.json\.[0-9a-f]{32}\.partial")
 _log = logging.getLogger(__name__)
 
 
@@ -104,6 +106,7 @@ def held(out: str) -> Iterator[None]:
     if not is_local(out):
         yield
         return
+    made = not Path(out).exists()
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out, os.O_RDONLY)
@@ -124,7 +127,30 @@ def held(out: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if made:
+            with suppress(OSError):  # it is empty only where nothing came of the run
+                os.rmdir(out)
         os.close(descriptor)
+
+
+def is_held(out: str) -> bool:
+    """Return whether a run is at work on `out`, as far as a lock can tell."""
+    if not is_local(out):
+        return False
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def unborn(out: str) -> bool:
+    """Return whether a folder holds nothing, or but the first write of a run that was killed in it."""
+    place = Path(out)
+    return place.is_dir() and all(_FIRST_WRITE.fullmatch(inside.name) for inside in place.iterdir())
 
 
 def sweep(out: str) -> None:

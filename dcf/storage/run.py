@@ -20,7 +20,7 @@ from zarr.errors import BaseZarrError
 from dcf.errors import RunError, UsageError
 from dcf.sizes import mib
 from dcf.storage.arrays import Kept, create_array, open_member
-from dcf.storage.durable import is_local, store_of, sweep
+from dcf.storage.durable import is_local, store_of, sweep, unborn
 from dcf.storage.guard import size_of
 from dcf.storage.journal import BlockJournal
 from dcf.storage.record import Record, refuse_damage, refuse_other_identity
@@ -59,7 +59,7 @@ class RunGroup:
                 refuse_other_identity(out, found, record)
                 if "emptying" not in found:
                     return cls(group, out)
-        elif is_local(out) and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        elif is_local(out) and Path(out).exists() and not unborn(out):
             raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
         try:
             if is_local(out):
@@ -160,9 +160,10 @@ class RunGroup:
         return sum(int(array.nbytes) for _, array in self.group.arrays())
 
     def drop(self, name: str) -> None:
-        """Delete an array or group of the run, if it is there."""
-        if name in self.group:
-            del self.group[name]
+        """Delete an array or group of the run, if it is there; of a journal the marks go first."""
+        for member in (f"{name}/done", name):
+            if member in self.group:
+                del self.group[member]
 
     def journal(
         self,
@@ -180,7 +181,7 @@ class RunGroup:
         """
         record = self.record
         path, run = f"stages/{name}", f"{record['run']} {record.get('exponent', 0)}"
-        if f"{path}/done" in self.group:  # made last, so the others are there
+        if all(f"{path}/{key}" in self.group for key in (*like, "done")):
             return BlockJournal(cast("zarr.Group", self.group[path]), run, rows, rows_at_once)
         group = self.group.require_group(path)
         for key, values in like.items():
