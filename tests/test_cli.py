@@ -119,7 +119,10 @@ def test_interrupted_by_a_signal_and_resumed(large, tmp_path, out, conforms, num
     source = large
     words = ["nmf", source, out, "--rank", "4", "--workers", "2", "--refine", "8"]
     command = [sys.executable, "-m", "dcf", *map(str, words)]
+    # What a shell starts in the background, these tests perhaps, ignores the signal, and so do its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     run = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True)
+    signal.signal(signal.SIGINT, before)
     while not (out / "stages" / "refine_2").exists():
         assert run.poll() is None
         time.sleep(0.02)

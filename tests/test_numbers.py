@@ -1,10 +1,14 @@
 """Every dtype, every scale, every degenerate shape: an answer that makes sense, or a clear refusal."""
 
+import time
+
 import numpy as np
 import pytest
 from conftest import plant, plant_tensor, store
 
 import dcf
+import dcf.plan
+from dcf.storage.source import ArraySource
 
 VERBS = {"nmf": dcf.nmf, "spca": dcf.spca, "semi-nmf": dcf.semi_nmf, "svd": dcf.svd}
 
@@ -81,6 +85,30 @@ def test_one_huge_entry_among_ordinary_ones(tmp_path, conforms):
     conforms(tmp_path / "o.zarr")
     assert result.relative_error.value < 1e-6  # all of the norm is in one entry
     assert np.asarray(result.W[:])[300, 0] == pytest.approx(1)
+
+
+def test_a_slow_task_does_not_write_into_the_pass_that_follows(tmp_path, conforms, monkeypatch):
+    """The first pass is given up for its scale while another task of it still waits for its chunk."""
+    monkeypatch.setattr(dcf.plan, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(dcf.plan, "READ_PER_JOURNAL_BYTE", 0)
+    m = plant(400, 30)[0]
+    m[150, 7] = 3e25
+    store(tmp_path / "s.zarr", m, chunks=(100, 30))
+    options = {"rank": 3, "method": "range", "refine": 0}
+    expected = dcf.nmf(tmp_path / "s.zarr", workers=1, **options)
+    tiles, waited = ArraySource.tiles, []
+
+    def slow(self, start, stop, absent):
+        if start == 0 and not waited:
+            waited.append(start)
+            time.sleep(0.5)
+        yield from tiles(self, start, stop, absent)
+
+    monkeypatch.setattr(ArraySource, "tiles", slow)
+    result = dcf.nmf(tmp_path / "s.zarr", out=tmp_path / "o.zarr", workers=2, **options)
+    assert waited
+    assert result.relative_error == expected.relative_error
+    conforms(tmp_path / "o.zarr")
 
 
 def test_new_rows_of_any_scale():

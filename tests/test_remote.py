@@ -64,7 +64,10 @@ def test_a_server_that_fails_now_and_then(tmp_path, nmf, flaky, failures):
     assert set(Flaky.asked.values()) == {2 + len(failures)}  # two passes, and what failed
 
 
-def test_a_server_that_goes_on_failing(tmp_path, flaky):
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_server_that_goes_on_failing(tmp_path, flaky, monkeypatch, processes):
+    if processes:  # what caused an error need not pickle, the error has to
+        monkeypatch.setattr("dcf.api.SMALL_SOURCE_BYTES", 0)
     store(tmp_path / "s.zarr", plant()[0])
     Flaky.failures = (503,) * 100
     with pytest.raises(dcf.SourceError, match=r"chunk c/\d/\d .* could not be read after 6 tries .*503"):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -247,6 +248,29 @@ class TestRunGroup:
         assert again.load(blocks[2]) is not None
         again.save(blocks[1], entry, np.ones((2, 4), "f4"))
         assert again.load(blocks[1]) is not None
+
+    def test_killed_in_its_first_write(self, tmp_path):
+        out = tmp_path / "o.zarr"
+        out.mkdir()
+        (out / f"zarr.json.{'0a' * 16}.partial").write_text("{")
+        RunGroup.create(str(out), RECORD, False)
+        assert [p.name for p in RunGroup.open(str(out)).group.store.root.iterdir()] == ["zarr.json"]
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "film.partial").write_text("keep")
+        with pytest.raises(UsageError, match="is no run of dcf"):
+            RunGroup.create(str(tmp_path / "mine"), RECORD, False)
+        assert (tmp_path / "mine" / "film.partial").read_text() == "keep"
+
+    @pytest.mark.parametrize("lost", ["a", "done", "b"])
+    def test_a_journal_that_was_half_deleted_is_made_anew(self, tmp_path, lost):
+        run, block = RunGroup.create(str(tmp_path / "o.zarr"), RECORD, False), blocks_of(4, 2)[1]
+        entry = {"a": np.ones(3), "b": np.ones((2, 2))}
+        run.journal("sketch", 2, entry).save(block, entry)
+        shutil.rmtree(tmp_path / "o.zarr" / "stages" / "sketch" / lost)
+        again = RunGroup.open(str(tmp_path / "o.zarr")).journal("sketch", 2, entry)
+        assert again.load(block) is None
+        again.save(block, entry)
+        assert again.load(block) is not None
 
     def test_killed_while_it_is_emptied(self, tmp_path, monkeypatch):
         out, delete = str(tmp_path / "o.zarr"), zarr.Group.__delitem__

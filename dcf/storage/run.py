@@ -59,8 +59,10 @@ class RunGroup:
                 refuse_other_identity(out, found, record)
                 if "emptying" not in found:
                     return cls(group, out)
-        elif is_local(out) and Path(out).exists() and not unborn(out):
-            raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
+        elif is_local(out) and Path(out).exists():
+            if not unborn(out):
+                raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
+            sweep(out)
         try:
             if is_local(out):
                 Path(out).mkdir(parents=True, exist_ok=True)

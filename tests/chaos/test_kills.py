@@ -128,7 +128,7 @@ def test_killed_at_any_moment(tmp_path, nursery, conforms, job):
 
 
 def test_workers_killed_at_any_moment(tmp_path, nursery, conforms):
-    """Worker processes die; the run goes on, or stops with a sentence and is resumed."""
+    """Worker processes die, or their driver; the run goes on, or stops and is resumed at once."""
     chance = random.Random(0)
     store(tmp_path / "s.zarr", plant()[0], chunks=(CHUNK_ROWS, 60))
     job = {"verb": "nmf", "source": str(tmp_path / "s.zarr"), "options": JOBS["nmf"][1], "processes": True}
@@ -151,7 +151,7 @@ def test_workers_killed_at_any_moment(tmp_path, nursery, conforms):
                 time.sleep(chance.uniform(0.3, 0.6) * length)
                 workers = [p for p in driver.children() if "spawn_main" in " ".join(p.cmdline())]
                 if workers and driver.status() != psutil.STATUS_ZOMBIE:
-                    chance.choice(workers).kill()
+                    chance.choice([*workers, driver]).kill()
                     kills += 1
             if nursery.ask(wait=driver.pid)["code"] == 0:
                 break
