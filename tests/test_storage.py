@@ -273,23 +273,27 @@ class TestRunGroup:
         assert again.load(block) is not None
 
     def test_killed_while_it_is_emptied(self, tmp_path, monkeypatch):
-        out, delete = str(tmp_path / "o.zarr"), zarr.Group.__delitem__
+        out, drop = str(tmp_path / "o.zarr"), RunGroup.drop
         run = RunGroup.create(out, RECORD, False)
         for name in ("W", "H"):
             run.put(name, np.ones((3, 3)))
         run.update(stage="done")
 
-        def torn(group, name):
-            delete(group, name)
+        def torn(run, name):
+            drop(run, name)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(zarr.Group, "__delitem__", torn)
+            patch.setattr(RunGroup, "drop", torn)
             with pytest.raises(KeyboardInterrupt):
                 RunGroup.create(out, RECORD, True)
+        for name in ("W", "stages/sketch"):  # half deleted: no member of the group any more
+            (tmp_path / "o.zarr" / name / "c").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "o.zarr" / name / "zarr.json").unlink(missing_ok=True)
+        (tmp_path / "o.zarr" / "notes").mkdir()
         again = RunGroup.create(out, RECORD, False)
         assert again.record["stage"] == "created"
-        assert not list(again.group)
+        assert sorted(p.name for p in (tmp_path / "o.zarr").iterdir()) == ["notes", "zarr.json"]
 
 
 class TestDurable:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import uuid
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from dcf.types import Arrays, RowStore
 
 _log = logging.getLogger(__name__)
+
+
+# What a run makes; of these, folders that are no members of the group are remains of a deletion.
+_OURS = re.compile(r"stages|W|H|mean|weights|factor_\d+")
 
 
 class RunGroup:
@@ -73,8 +79,14 @@ class RunGroup:
             marked: dict[str, Any] = {"dcf": {**begun, "emptying": True}}
             group = zarr.open_group(store_of(out), mode="a", zarr_format=3, attributes=marked)
             group.attrs.update(marked)
-            for name in list(group):
-                del group[name]
+            run = cls(group, out)
+            folders = [place.name for place in Path(out).iterdir()] if is_local(out) else []
+            for name in filter(_OURS.fullmatch, folders):
+                run.drop(name)
+            with warnings.catch_warnings(action="ignore"):  # Zarr's, of folders that are not its own
+                members = list(group)
+            for name in members:
+                run.drop(name)
             group.attrs["dcf"] = begun
         except OSError as error:
             raise RunError(f"OUT {out} cannot be written: {error}.") from error
@@ -164,7 +176,10 @@ class RunGroup:
     def drop(self, name: str) -> None:
         """Delete an array or group of the run, if it is there; of a journal the marks go first."""
         for member in (f"{name}/done", name):
-            if member in self.group:
+            if is_local(self.url):  # a folder that a killed run half deleted is no member any more
+                if Path(self.url, member).exists():
+                    shutil.rmtree(Path(self.url, member))
+            elif member in self.group:
                 del self.group[member]
 
     def journal(

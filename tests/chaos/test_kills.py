@@ -127,6 +127,14 @@ def test_killed_at_any_moment(tmp_path, nursery, conforms, job):
     print(f"{job}: {kills} kills, {run} runs, passes begun when killed {dict(stages)}")
 
 
+def workers_of(driver):
+    """Return the worker processes of a driver; none where it is dead."""
+    try:
+        return [child for child in driver.children() if "spawn_main" in " ".join(child.cmdline())]
+    except psutil.Error:  # one died while it was looked at
+        return []
+
+
 def test_workers_killed_at_any_moment(tmp_path, nursery, conforms):
     """Worker processes die, or their driver; the run goes on, or stops and is resumed at once."""
     chance = random.Random(0)
@@ -149,7 +157,7 @@ def test_workers_killed_at_any_moment(tmp_path, nursery, conforms):
             driver = psutil.Process(begin(name))
             for _ in range(3):
                 time.sleep(chance.uniform(0.3, 0.6) * length)
-                workers = [p for p in driver.children() if "spawn_main" in " ".join(p.cmdline())]
+                workers = workers_of(driver)
                 if workers and driver.status() != psutil.STATUS_ZOMBIE:
                     chance.choice([*workers, driver]).kill()
                     kills += 1
