@@ -39,7 +39,8 @@ def timed(
 
     def poll() -> None:
         while journal is not None and not stop.wait(POLL_SECONDS):
-            reporter.advance(journal.count())
+            with suppress(RunError):  # the tasks tell it, where OUT is gone
+                reporter.advance(journal.count())
 
     before = journal.count() if journal is not None else 0
     if before:

@@ -37,8 +37,17 @@ def create_array(
 
 
 def open_member(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Open an array of a run: its chunks of zeros, too, will be written, for an absent one is a lost one."""
-    return cast("zarr.Array[Any]", group[name]).with_config(_WRITE_ZEROS)
+    """Open an array of a run: its chunks of zeros, too, will be written, for an absent one is a lost one.
+
+    Raises `RunError` where it is not there any more.
+    """
+    try:
+        return cast("zarr.Array[Any]", group[name]).with_config(_WRITE_ZEROS)
+    except KeyError as error:
+        raise RunError(
+            f"OUT has vanished or lost its {group.path}/{name}; mount or restore it, then the same command"
+            " resumes."
+        ) from error
 
 
 @dataclass(frozen=True)
