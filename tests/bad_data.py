@@ -295,7 +295,6 @@ METADATA = {
     "an absurd shape": (N, 3, "claims", *metadata(lambda m: {**m, "shape": [2**62, 2**62]})),
     "a negative shape": (N, 2, "do not make sense", *metadata(lambda m: {**m, "shape": [-5, 20]})),
     "absurd chunks": (N, 3, "claims chunks of 4398046511104 bytes", *metadata(grid(2**20, 2**20))),
-    "chunks of nothing": (N, 3, "no array has", *metadata(grid(0, 10))),
     "chunks of three axes": (N, 2, "its metadata do not make sense", *metadata(grid(10, 10, 10))),
     "an unknown dtype": (
         N,
