@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 import dcf
+import dcf.plan
 
 _SHARED_CHECK = Path(__file__).parents[2] / "shared" / "check_run.py"
 
@@ -51,6 +52,14 @@ def source(tmp_path):
     """A planted 1200 x 60 float32 matrix on disk; returns its path."""
     store(tmp_path / "source.zarr", plant()[0])
     return tmp_path / "source.zarr"
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks small enough for a matrix of a few hundred kilobytes to have many."""
+    monkeypatch.setattr(dcf.plan, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(dcf.plan, "READ_PER_JOURNAL_BYTE", 0)
+    monkeypatch.setattr(dcf.plan, "MOST_BLOCKS", 16)
 
 
 @functools.cache

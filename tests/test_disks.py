@@ -9,7 +9,7 @@ import pytest
 from commandline import dcf as command
 from conftest import plant, store
 from counting import open_counted, reads
-from test_runs import bits, small_blocks  # noqa: F401
+from test_runs import bits
 
 import dcf
 from dcf.storage.journal import BlockJournal
@@ -63,7 +63,7 @@ OPTIONS = {"rank": 4, "sketch_size": 50, "refine": 2}
 
 
 @pytest.mark.parametrize("number", [0, 3, 7, 13])
-def test_a_full_disk(tmp_path, small_disk, small_blocks, at_block, nmf, number):  # noqa: F811
+def test_a_full_disk(tmp_path, small_disk, small_blocks, at_block, nmf, number):
     store(tmp_path / "s.zarr", plant()[0])
     expected = bits(nmf(tmp_path / "s.zarr", **OPTIONS))
     array, out = open_counted(tmp_path / "s.zarr", tmp_path / "log"), small_disk / "o.zarr"
@@ -77,7 +77,7 @@ def test_a_full_disk(tmp_path, small_disk, small_blocks, at_block, nmf, number):
     assert before <= len(reads(tmp_path / "log")) <= 3 * 10 + 2
 
 
-def test_a_full_disk_on_the_command_line(tmp_path, small_disk, small_blocks, at_block, conforms):  # noqa: F811
+def test_a_full_disk_on_the_command_line(tmp_path, small_disk, small_blocks, at_block, conforms):
     store(tmp_path / "s.zarr", plant()[0])
     words = ["nmf", tmp_path / "s.zarr", small_disk / "o.zarr", "--rank", 4, "--sketch-size", 50]
     at_block(6, lambda: fill(small_disk))
@@ -99,7 +99,7 @@ def test_a_disk_too_small_from_the_start(tmp_path, small_disk):
 
 @pytest.mark.parametrize("which", ["s.zarr", "o.zarr"])
 @pytest.mark.parametrize("number", [2, 8])
-def test_a_store_that_goes_away(tmp_path, small_blocks, at_block, nmf, which, number):  # noqa: F811
+def test_a_store_that_goes_away(tmp_path, small_blocks, at_block, nmf, which, number):
     store(tmp_path / "s.zarr", plant()[0])
     expected = bits(nmf(tmp_path / "s.zarr", **OPTIONS))
     place = tmp_path / which

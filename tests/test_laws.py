@@ -12,7 +12,7 @@ from conftest import plant, plant_tensor
 from counting import open_counted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_runs import Stop, small_blocks  # noqa: F401
+from test_runs import Stop
 
 import dcf
 from dcf.storage.journal import BlockJournal
@@ -53,7 +53,7 @@ def bits(out):
 @pytest.mark.slow
 @given(runs())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_stopped_anywhere_and_resumed(tmp_path, small_blocks, run):  # noqa: F811
+def test_stopped_anywhere_and_resumed(tmp_path, small_blocks, run):
     verb, data, layout, options, stops, torn = run
     place = tmp_path / "example"
     shutil.rmtree(place, ignore_errors=True)

@@ -18,14 +18,6 @@ from dcf.metrics import match
 LOCAL = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks small enough for a matrix of a few hundred kilobytes to have many."""
-    monkeypatch.setattr(dcf.plan, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(dcf.plan, "READ_PER_JOURNAL_BYTE", 0)
-    monkeypatch.setattr(dcf.plan, "MOST_BLOCKS", 16)
-
-
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(
     "options",

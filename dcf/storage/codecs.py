@@ -15,7 +15,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numcodecs  # type: ignore[import-untyped]
+import numcodecs  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import ShardingCodec
@@ -167,6 +167,7 @@ class _BoundedV3(BytesBytesCodec):
         return await asyncio.to_thread(self._decode_sync, data, spec)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        """Refuse to: Zarr asks for it where it writes, and a source is only read."""
         raise NotImplementedError
 
 
