@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dcf.cluster import connect, peak_memory
+from dcf.cluster.connect import connect
+from dcf.cluster.resident import peak_memory
 from dcf.datasets import planted_cp, planted_nmf
 from dcf.storage.run import RunGroup
 

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from zarr.codecs import BloscCodec
 
 import dcf
-from dcf.cluster import CONFIG
+from dcf.cluster.environment import CONFIG
 from dcf.datasets import planted_nmf
 
 LAYOUTS = {"2 processes x 1 thread": (2, 1), "1 process x 2 threads": (1, 2), "1 process x 1 thread": (1, 1)}

@@ -20,6 +20,12 @@ class RunError(DcfError, RuntimeError):
     """The run group cannot be written or read, or the workers are lost for good."""
 
 
+class Stopped(DcfError):
+    """A run was told to stop from outside: by dcf cancel, or because the time of its job is up."""
+
+    exit_code = 143
+
+
 class UsageError(DcfError, ValueError):
     """A bad option or path: the request itself makes no sense."""
 

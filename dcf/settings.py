@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from dask.utils import parse_bytes
 
 from dcf.errors import UsageError
 
@@ -152,3 +153,18 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON."""
         return asdict(self)
+
+
+def parse_memory(memory: str | int, option: str = "--memory") -> int:
+    """Return a size such as 512MiB in bytes. Raises `UsageError` for what is none."""
+    try:
+        if not any(map(str.isdigit, str(memory))):  # Dask reads an empty one as a byte
+            raise ValueError
+        size = int(parse_bytes(memory))
+    except (ValueError, AttributeError, OverflowError) as error:
+        raise UsageError(f"{option} is {memory!r}; give a size such as 512MiB or 2GiB.") from error
+    if size < 1:
+        raise UsageError(f"{option} is {memory!r}; it must be positive.")
+    if size >= 2**63:
+        raise UsageError(f"{option} is {memory!r}, more than any machine has.")
+    return size

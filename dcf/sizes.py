@@ -35,6 +35,24 @@ def mib(size: int) -> str:
     return f"{-(-size // MIB)}MiB" if size >= MIB else f"{size} bytes"
 
 
+def gigabytes(size: float) -> str:
+    """Return a number of bytes in kB, MB or GB (powers of ten)."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= 0.9995 * scale:  # three digits of the next unit below would round up to this one
+            return f"{size / scale:.3g} {unit}" if size < 999.5 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def mebibytes(size: float) -> str:
+    """Return a number of bytes in MiB."""
+    return f"{size / MIB:.0f} MiB"
+
+
+def rate(size: float, seconds: float) -> str:
+    """Return a rate of reading."""
+    return f"{gigabytes(size / max(seconds, 1e-9))}/s"
+
+
 def decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int]:
     """Return the chunks of a stripe, and the most bytes that reading one of them (or one shard) takes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dcf.errors import RunError
 from dcf.types import STAGES
@@ -17,6 +17,33 @@ if TYPE_CHECKING:
     from dcf.types import Journal, Reporter
 
 POLL_SECONDS = 0.5
+
+
+class Told:
+    """A reporter that also notes how far a run is, for whoever asks from outside.
+
+    `progress` gets the stage, its blocks and the bytes that they decode to, how many of them are finished,
+    how many were before, and since when it goes.
+    """
+
+    def __init__(self, reporter: Reporter, progress: dict[str, Any]) -> None:
+        self._reporter, self._progress = reporter, progress
+
+    def begin(self, stage: str, blocks: int, size: int) -> None:
+        """Note what begins."""
+        self._progress.clear()
+        self._progress.update(stage=stage, blocks=blocks, bytes=size, since=time.time())
+        self._reporter.begin(stage, blocks, size)
+
+    def advance(self, finished: int) -> None:
+        """Note how many blocks are finished; the first number are those of an earlier try."""
+        self._progress.setdefault("before", finished)
+        self._progress["finished"] = finished
+        self._reporter.advance(finished)
+
+    def end(self, seconds: float) -> None:
+        """Pass it on."""
+        self._reporter.end(seconds)
 
 
 def tidy(run: RunGroup) -> None:

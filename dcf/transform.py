@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dcf.api import parse_memory
 from dcf.errors import BudgetError
 from dcf.plan import DRIVER_BASE, STRIPE_BYTES, TILE_BYTES
+from dcf.settings import parse_memory
 from dcf.sizes import MIB, decoding
 from dcf.sketch.compress import refuse_bad_entry
 from dcf.solvers.shared import single_blas_thread

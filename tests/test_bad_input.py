@@ -34,7 +34,7 @@ def at(tmp_path, monkeypatch):
     """A planted matrix, a planted tensor, a place for OUT, and `dcf` on words that name them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(guard, "_SECONDS_BETWEEN_TRIES", (0.0,))
-    # How much of shared libraries is resident differs between machines; the rows on memory do not count on it.
+    # How much of shared libraries is resident differs between machines, and the rows on memory would with it.
     monkeypatch.setattr(dcf_api, "uncounted_code", lambda: 0)
     at = SimpleNamespace(tmp=tmp_path, source=tmp_path / "s.zarr", tensor=tmp_path / "t.zarr")
     at.out = tmp_path / "out.zarr"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import dcf
 import dcf.plan
-from dcf.cluster import ThisProcess
+from dcf.cluster.resident import uncounted_code
+from dcf.cluster.workers import ThisProcess
 from dcf.errors import BudgetError
 from dcf.plan import DRIVER_BASE, WORKER_BASE, make_plan
 from dcf.settings import IN_MEMORY, METHODS_OF, Settings
@@ -186,4 +187,4 @@ def test_resident_code_is_measured_once_and_counted():
     made = [make_plan(layout, Settings.of(rank=3), 2**40, 1, mapped=size) for size in (0, 50 * MIB)]
     assert made[1].worker_bytes - made[0].worker_bytes == 50 * MIB
     assert made[1].driver_bytes - made[0].driver_bytes == 50 * MIB
-    assert dcf.cluster.uncounted_code() == dcf.cluster.uncounted_code()
+    assert uncounted_code() == uncounted_code()

@@ -18,9 +18,11 @@ from dask.delayed import delayed
 from distributed import Client
 
 import dcf
-import dcf.cluster
+import dcf.cluster.workers
 import dcf.plan
-from dcf.cluster import CONFIG, ClientWorkers, connect
+from dcf.cluster.connect import connect
+from dcf.cluster.environment import CONFIG
+from dcf.cluster.workers import ClientWorkers
 from dcf.errors import BudgetError, RunError
 
 pytestmark = pytest.mark.slow
@@ -145,7 +147,7 @@ def test_a_killed_worker_changes_no_bit(tmp_path, slow_source):
     ],
 )
 def test_a_lost_cluster_is_one_sentence(tmp_path, slow_source, external, monkeypatch, victim, sentence):
-    monkeypatch.setattr(dcf.cluster, "LOST_SECONDS", 2.0)
+    monkeypatch.setattr(dcf.cluster.workers, "LOST_SECONDS", 2.0)
     out = tmp_path / "o.zarr"
     with Client(scheduler_file=str(external.file), timeout=3) as client:
         client.wait_for_workers(1, timeout=30)
@@ -193,7 +195,7 @@ def test_a_plan_that_is_too_low_ends_in_a_sentence(tmp_path, slow_source, monkey
     """The worker takes more than foreseen: the run is refused, not the machine brought down."""
     monkeypatch.setattr(dcf.plan, "WORKER_BASE", 2**20)
     monkeypatch.setattr(dcf.plan, "DRIVER_BASE", 2**20)
-    monkeypatch.setattr(dcf.cluster, "LOST_SECONDS", 10.0)
+    monkeypatch.setattr(dcf.cluster.workers, "LOST_SECONDS", 10.0)
     with pytest.raises(BudgetError, match="Workers were ended for passing --memory 180MiB") as refusal:
         dcf.nmf(slow_source, rank=4, out=tmp_path / "o.zarr", workers=1, memory="180MiB")
     assert refusal.value.exit_code == 4

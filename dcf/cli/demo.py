@@ -12,12 +12,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from dcf.api import parse_memory
-from dcf.cli.text import gigabytes, mebibytes, rate
 from dcf.datasets import planted_nmf
 from dcf.errors import RunError, UsageError
 from dcf.metrics import match
-from dcf.settings import Settings
+from dcf.settings import Settings, parse_memory
+from dcf.sizes import gigabytes, mebibytes, rate
 from dcf.storage.run import RunGroup
 
 # Few columns, so that row sample and sketches fit the small budget as well.

@@ -15,21 +15,27 @@ import click
 from rich.console import Console
 
 from dcf.api import absolute, plan_run, run_source, run_stage
+from dcf.cli.away import cancel, logs, status
+from dcf.cli.cluster import cluster
 from dcf.cli.options import (
+    cluster_of,
+    cluster_options,
     json_option,
     memory_option,
     overwrite_option,
     settings_of,
     settings_options,
     stage_memory_option,
+    together,
     workers_option,
 )
 from dcf.cli.progress import reporter_for
-from dcf.cli.text import component_lines, plan_lines, summary_lines, unfinished_lines
-from dcf.errors import DcfError
+from dcf.cli.text import component_lines, plan_lines, submitted_lines, summary_lines, unfinished_lines
+from dcf.errors import DcfError, Stopped, UsageError
 from dcf.settings import METHODS_OF
 from dcf.storage.run import RunGroup
 from dcf.storage.source import describe, open_source
+from dcf.submission import go_on, host_here, submit_run
 from dcf.urls import conceal
 
 
@@ -81,37 +87,85 @@ def _console() -> Console:
     return Console(stderr=True)
 
 
+def _words() -> list[str]:
+    """Return the command line as it is recorded: typed again, it resumes."""
+    return [word for word in sys.argv[1:] if word != "--overwrite"]
+
+
 def _run(decomposition: str, source: str, out: str, options: dict[str, Any], last: str) -> None:
-    run = run_source(
-        source,
-        out,
-        settings_of(decomposition, options),
-        memory=options["memory"],
-        workers=options["workers"],
-        overwrite=options["overwrite"],
-        last=last,
-        command=shlex.join(["dcf", *(word for word in sys.argv[1:] if word != "--overwrite")]),
-        reporter=reporter_for(_console()),
-    )
+    cluster = cluster_of(options)
+    try:
+        run = run_source(
+            source,
+            out,
+            settings_of(decomposition, options),
+            memory=options["memory"],
+            workers=options["workers"],
+            cluster=cluster,
+            overwrite=options["overwrite"],
+            last=last,
+            command=shlex.join(["dcf", *_words()]),
+            reporter=reporter_for(_console()),
+            host=host_here(),
+        )
+    except Stopped as stop:
+        job = go_on(out, cluster, str(stop)) if cluster is not None else ""
+        raise Stopped(f"{stop} It goes on as job {job}." if job else str(stop)) from stop
     _show(run, options["as_json"])
 
 
-def _verb(decomposition: str, text: str) -> None:
-    """Add the verb of a decomposition to the command line."""
+def _submit(decomposition: str, source: str, out: str, options: dict[str, Any]) -> None:
+    cluster = cluster_of(options)
+    if cluster is None or cluster.kind == "local":
+        raise UsageError("dcf submit leaves the driver to a cluster: give --cluster FILE or --scheduler.")
+    words = _words()
+    words.remove("submit")
+    job = submit_run(
+        source,
+        out,
+        settings_of(decomposition, options),
+        words=words,
+        memory=options["memory"],
+        workers=options["workers"],
+        cluster=cluster,
+        overwrite=options["overwrite"],
+    )
+    if options["as_json"]:
+        click.echo(json.dumps(job, indent=2))
+    else:
+        _say(submitted_lines(job, out))
 
-    @settings_options(decomposition)
-    @memory_option
-    @workers_option
-    @overwrite_option
-    @json_option
+
+def _verb(decomposition: str, text: str) -> None:
+    """Add the verb of a decomposition to the command line, and to ``dcf submit``."""
+    decorate = together(
+        settings_options(decomposition),
+        memory_option,
+        workers_option,
+        cluster_options,
+        overwrite_option,
+        json_option,
+    )
+
     def run(source: str, out: str, **options: Any) -> None:
         _run(decomposition, source, out, options, "done")
 
-    decorate = app.command(
-        decomposition,
-        help=f"{text}\n\nThe same command resumes an interrupted run at the last finished block.",
-    )
-    decorate(click.argument("source")(click.argument("out")(run)))
+    def leave(source: str, out: str, **options: Any) -> None:
+        _submit(decomposition, source, out, options)
+
+    resumes = "The same command resumes an interrupted run at the last finished block."
+    for group, function, more in ((app, run, resumes), (submit, leave, "By a driver that is left alone.")):
+        verb = group.command(decomposition, help=f"{text}\n\n{more}")
+        verb(click.argument("source")(click.argument("out")(decorate(function))))
+
+
+@app.group(short_help="Leave a run to a batch queue or a running Dask cluster.")
+def submit() -> None:
+    """Leave a run to a batch queue (--cluster) or a running Dask cluster (--scheduler), and come back later.
+
+    The driver itself becomes a job, which another one follows when its time is up, or a task of the cluster.
+    Then: dcf status OUT, dcf logs OUT, dcf cancel OUT, from any shell.
+    """
 
 
 _verb("nmf", "Factorize SOURCE ≈ W H with W, H ≥ 0 into the run group OUT.")
@@ -136,11 +190,12 @@ _as_option = click.option(
 @settings_options(*METHODS_OF)
 @memory_option
 @workers_option
+@cluster_options
 @json_option
 def plan(source: str, decomposition: str, **options: Any) -> None:
     """Say what a run would do: passes, bytes, tasks, memory. Reads no chunk."""
     settings = settings_of(decomposition, options)
-    made = plan_run(source, settings, options["memory"], options["workers"])
+    made = plan_run(source, settings, options["memory"], options["workers"], cluster_of(options))
     if options["as_json"]:
         click.echo(json.dumps(made.record(), indent=2))
     else:
@@ -155,6 +210,7 @@ def plan(source: str, decomposition: str, **options: Any) -> None:
 @settings_options(*METHODS_OF)
 @memory_option
 @workers_option
+@cluster_options
 @overwrite_option
 @json_option
 def sketch(source: str, out: str, decomposition: str, **options: Any) -> None:
@@ -162,45 +218,32 @@ def sketch(source: str, out: str, decomposition: str, **options: Any) -> None:
     _run(decomposition, source, out, options, "sketch")
 
 
-def _stage(out: str, options: dict[str, Any], last: str) -> None:
-    run = run_stage(
-        out,
-        last,
-        memory=options["memory"],
-        workers=options["workers"],
-        reporter=reporter_for(_console()),
-    )
-    _show(run, options["as_json"])
+def _stage(last: str, text: str) -> None:
+    """Add the verb of a later stage to the command line."""
+
+    @click.argument("out")
+    @stage_memory_option
+    @workers_option
+    @cluster_options
+    @json_option
+    def carry(out: str, **options: Any) -> None:
+        run = run_stage(
+            out,
+            last,
+            memory=options["memory"],
+            workers=options["workers"],
+            cluster=cluster_of(options),
+            reporter=reporter_for(_console()),
+            host=host_here(),
+        )
+        _show(run, options["as_json"])
+
+    app.command(last, help=text)(carry)
 
 
-@app.command()
-@click.argument("out")
-@stage_memory_option
-@workers_option
-@json_option
-def factorize(out: str, **options: Any) -> None:
-    """Stage 2: factorize the sketch in OUT. Never opens SOURCE."""
-    _stage(out, options, "factorize")
-
-
-@app.command()
-@click.argument("out")
-@stage_memory_option
-@workers_option
-@json_option
-def recover(out: str, **options: Any) -> None:
-    """Stage 3: recover the long factor from the sketches alone. Never opens SOURCE."""
-    _stage(out, options, "recover")
-
-
-@app.command()
-@click.argument("out")
-@stage_memory_option
-@workers_option
-@json_option
-def refine(out: str, **options: Any) -> None:
-    """Stage 4: the exact passes over SOURCE that the run asked for, then the factors."""
-    _stage(out, options, "refine")
+_stage("factorize", "Stage 2: factorize the sketch in OUT. Never opens SOURCE.")
+_stage("recover", "Stage 3: recover the long factor from the sketches alone. Never opens SOURCE.")
+_stage("refine", "Stage 4: the exact passes over SOURCE that the run asked for, then the factors.")
 
 
 @app.command()
@@ -213,6 +256,10 @@ def inspect(out: str, as_json: bool) -> None:
     if not as_json and run.record["stage"] == "done":
         click.echo()
         _say(component_lines(run.record))
+
+
+for command in (status, logs, cancel, cluster):
+    app.add_command(command)
 
 
 def _terminate(*_: object) -> NoReturn:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import click
 
 from dcf.api import DEFAULT_MEMORY
+from dcf.cluster.configuration import ClusterConfig
+from dcf.errors import UsageError
 from dcf.settings import METHODS_OF, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return one decorator for several options, in the order in which the help shows them."""
+
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -23,7 +27,7 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
-_shared_options = _together(
+_shared_options = together(
     click.option("--rank", type=int, required=True, help="Number of components r."),
     click.option(
         "--refine", type=int, help="Exact passes after the factorization. [default: 1; 0 where in memory]"
@@ -43,7 +47,7 @@ _shared_options = _together(
     click.option("--seed", type=int, default=0, show_default=True, help="Of every random number."),
 )
 
-_fit_options = _together(
+_fit_options = together(
     click.option(
         "--sketch-size",
         type=int,
@@ -103,7 +107,7 @@ def settings_options(*decompositions: str) -> Callable[[Command], Command]:
         + "; of a tensor several, such as 0,2" * several
         + ".",
     )
-    return _together(
+    return together(
         _shared_options,
         method,
         axis,
@@ -114,15 +118,44 @@ def settings_options(*decompositions: str) -> Callable[[Command], Command]:
 
 
 memory_option = click.option(
-    "--memory",
-    default=DEFAULT_MEMORY,
-    show_default=True,
-    help="Budget of each worker and of the driver.",
+    "--memory", help=f"Budget of each worker and of the driver. [default: {DEFAULT_MEMORY}, or the cluster's]"
 )
-workers_option = click.option("--workers", type=int, help="Local workers. [default: one a core]")
+workers_option = click.option(
+    "--workers", type=int, help="Worker processes. [default: one a core, or the cluster's]"
+)
 stage_memory_option = click.option("--memory", help="Budget of each worker. [default: as in dcf sketch]")
+cluster_options = together(
+    click.option(
+        "--cluster", "cluster_file", metavar="FILE", help="Compute where a file of cluster_configs/ says."
+    ),
+    click.option(
+        "--scheduler", metavar="ADDRESS", help="Compute on a running Dask cluster, tls://host:8786."
+    ),
+    click.option("--tls", metavar="DIR", help="Its certificates: ca.pem, cert.pem, key.pem."),
+    click.option(
+        "--insecure-plain-tcp",
+        is_flag=True,
+        help="Go unencrypted over the network: whoever is on it can read the data and run code.",
+    ),
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace another run at OUT.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+
+
+def cluster_of(options: dict[str, Any]) -> ClusterConfig | None:
+    """Return the cluster that a verb's options name, if any. Raises `UsageError` where they contradict."""
+    file, scheduler = options["cluster_file"], options["scheduler"]
+    tls, plain = options["tls"], options["insecure_plain_tcp"]
+    if file and scheduler:
+        raise UsageError("--cluster and --scheduler both say where to compute; give one of them.")
+    if scheduler:
+        return ClusterConfig("dask", scheduler=scheduler, tls=tls, insecure_plain_tcp=plain)
+    if not file:
+        if tls or plain:
+            raise UsageError("--tls and --insecure-plain-tcp belong to --scheduler or --cluster.")
+        return None
+    config = ClusterConfig.read(file)
+    return replace(config, tls=tls or config.tls, insecure_plain_tcp=plain or config.insecure_plain_tcp)
 
 
 def settings_of(decomposition: str, options: dict[str, Any]) -> Settings:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from dcf.sizes import MIB
+from dcf.sizes import gigabytes, mebibytes, rate
 from dcf.storage.durable import is_held
 
 if TYPE_CHECKING:
@@ -15,24 +16,6 @@ if TYPE_CHECKING:
     from dcf.storage.run import RunGroup
 
 _NEXT = {"sketch": "factorize", "factorize": "recover", "recover": "refine", "refine": "refine"}
-
-
-def gigabytes(size: float) -> str:
-    """Return a number of bytes in kB, MB or GB (powers of ten)."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= 0.9995 * scale:  # three digits of the next unit below would round up to this one
-            return f"{size / scale:.3g} {unit}" if size < 999.5 * scale else f"{size / scale:.0f} {unit}"
-    return f"{size:.0f} B"
-
-
-def mebibytes(size: float) -> str:
-    """Return a number of bytes in MiB."""
-    return f"{size / MIB:.0f} MiB"
-
-
-def rate(size: float, seconds: float) -> str:
-    """Return a rate of reading."""
-    return f"{gigabytes(size / max(seconds, 1e-9))}/s"
 
 
 def plan_lines(plan: Plan, source: dict[str, Any]) -> list[str]:
@@ -164,3 +147,59 @@ def component_lines(record: dict[str, Any]) -> list[str]:
 
 def _stability(cosine: float | None) -> str:
     return "unknown" if cosine is None else f"{cosine:.4f}"
+
+
+def submitted_lines(job: dict[str, Any], out: str) -> list[str]:
+    """Return what to know of a driver that was just submitted."""
+    place = shlex.quote(out)
+    if not job:
+        return [f"the run at {out} is done already: dcf inspect {place}"]
+    log = [f"log          {job['log']}"] if "log" in job else []
+    return [
+        f"submitted    {job['where']} job {job['jobs'][-1]}",
+        *log,
+        f"come back    dcf status {place} · dcf logs {place} · dcf cancel {place}",
+    ]
+
+
+def status_lines(now: dict[str, Any]) -> list[str]:
+    """Return how a run is, a line a fact."""
+    lines = [f"state        {_STATES.get(now['state'], now['state'])}"]
+    if now["jobs"]:
+        before = f", after {', '.join(now['jobs'][:-1])}" if now["jobs"][:-1] else ""
+        lines.append(f"driver       {now['where']} job {now['jobs'][-1]}{before}")
+    if now["state"] == "done":
+        return [*lines, f"result       dcf inspect {shlex.quote(now['out'])}"]
+    if now["state"] == "running" and now["stage"]:
+        many = f": {now['finished']} of {now['blocks']} blocks" if now["blocks"] else ""
+        speed = f", {rate(now['rate'], 1.0)}" if now["rate"] else ""
+        left = f", about {_duration(now['left'])} left of this stage" if now["left"] is not None else ""
+        lines.append(f"stage        {now['stage']}{many}{speed}{left}")
+    else:
+        lines.append(f"reached      {now['reached']}")
+        lines += [
+            f"blocks       {done} of {count} of {name} are finished" for name, done, count in now["passes"]
+        ]
+    if now["silent"] is not None:
+        lines.append(f"driver's     last sign of life {_duration(now['silent'])} ago, on {now['host']}")
+    if now["state"] == "running" and now["until"]:
+        lines.append(f"stops at     {datetime.datetime.fromtimestamp(now['until']):%Y-%m-%d %H:%M:%S}")
+    if now["error"]:
+        lines.append(f"last error   {now['error']}")
+    if now["log"]:
+        lines.append(f"log          {now['log']}")
+    if now["state"] in ("stopped", "cancelled", "failed", "lost") and now["command"]:
+        lines.append(f"resume with  {now['command']}")
+    return lines
+
+
+_STATES = {
+    "queued": "queued: its driver waits, or is about to begin",
+    "lost": "lost: its driver gives no sign of life, and did not say that it stopped",
+}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 # What a run makes; of these, folders that are no members of the group are remains of a deletion.
-_OURS = re.compile(r"stages|W|H|mean|weights|factor_\d+")
+_OURS = re.compile(r"stages|driver|W|H|mean|weights|factor_\d+")
 
 
 class RunGroup:

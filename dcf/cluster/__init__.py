@@ -1,0 +1,1 @@
+"""Clusters: files that describe them, the workers that compute, the batch jobs that they live in."""

@@ -1,0 +1,254 @@
+"""A real Slurm of one node: the same bits, lost jobs replaced, drivers that follow one another."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import slurm_node
+import zarr
+from slow_server import CHUNKS, SlowServer, plant_blocks
+
+import dcf.cluster.queues
+from dcf.api import run_source
+from dcf.cluster.configuration import ClusterConfig
+from dcf.settings import Settings
+
+pytestmark = pytest.mark.slow
+SMALL = ("--rank", "4", "--sketch-size", "200")  # sketches small enough for many blocks
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    why = slurm_node.missing()
+    if why:
+        assert not os.environ.get("CI"), why
+        pytest.skip(why)
+    with slurm_node.Slurm(tmp_path_factory.mktemp("slurm")) as slurm:
+        yield slurm
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The data, the server that serves them slowly, and the bits that a run on this machine makes of them."""
+    folder = tmp_path_factory.mktemp("data")
+    plant_blocks(folder / "s.zarr")
+    dcf_("nmf", folder / "s.zarr", folder / "local.zarr", *SMALL, "--memory", "600MiB", cwd=folder)
+    with SlowServer(folder) as server:
+        server.bits = bits(folder / "local.zarr")
+        yield server
+
+
+@pytest.fixture
+def server(data):
+    data.asked.clear()
+    data.delay = 0.0
+    return data
+
+
+@pytest.fixture
+def place(tmp_path, slurm):
+    """A folder with a cluster file in it, and nothing in the queue."""
+    slurm.until(lambda: not slurm.jobs())
+    (tmp_path / "slurm.yaml").write_text(
+        'kind: slurm\nworkers: 2\nmemory: 600MiB\nwalltime: "00:10:00"\nqueue: debug\ninterface: lo\n'
+        f"logs: {tmp_path}/logs\n"
+    )
+    return tmp_path
+
+
+def bits(out):
+    group = zarr.open_group(out, mode="r")
+    return np.asarray(group["W"]).tobytes() + np.asarray(group["H"]).tobytes()
+
+
+def dcf_(*words, cwd, expect=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "dcf", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == expect, (words, done.stdout, done.stderr)
+    return done.stdout
+
+
+def status(place):
+    return json.loads(dcf_("status", "o.zarr", "--json", cwd=place))
+
+
+def nmf(server):
+    return ("nmf", f"{server.url}/s.zarr", "o.zarr", *SMALL, "--cluster", "slurm.yaml")
+
+
+def in_pass(place, finished):
+    """Return the status once so many blocks of a pass are finished, or None."""
+    if not (place / "o.zarr" / "zarr.json").exists():
+        return None
+    now = status(place)
+    return now if now["state"] == "running" and now["blocks"] and now["finished"] >= finished else None
+
+
+def test_a_cluster_file_is_checked_by_a_job(slurm, place, server):
+    said = dcf_(
+        "cluster", "check", "slurm.yaml", "--source", f"{server.url}/s.zarr", "--out", "o.zarr", cwd=place
+    )
+    assert "tls://127.0.0.1" in said
+    assert "reads SOURCE, writes OUT" in said
+    assert "slurm.yaml is in order." in said
+    assert not (place / "o.zarr").exists()
+    said = dcf_("cluster", "check", "slurm.yaml", "--source", place / "no.zarr", cwd=place, expect=1)
+    assert "it cannot read SOURCE" in said
+    slurm.until(lambda: not slurm.jobs())
+
+
+def test_what_the_queue_refuses_is_told(place, server):
+    file = place / "slurm.yaml"
+    file.write_text(file.read_text().replace("queue: debug", "queue: nosuch"))
+    done = subprocess.run(
+        [sys.executable, "-m", "dcf", *map(str, nmf(server))],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "slurm takes no job: sbatch: error: invalid partition specified: nosuch" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (
+        "sbatch did not take the job"
+        in subprocess.run(
+            [sys.executable, "-m", "dcf", "submit", *map(str, nmf(server))],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stderr
+    )
+
+
+def test_lost_jobs_are_replaced(slurm, place, server, conforms):
+    """One worker job is cancelled in the middle of a pass, one while it waits in the queue."""
+    file = place / "slurm.yaml"
+    # Each asks for two of the four CPUs, so that the third one has to wait.
+    file.write_text(file.read_text().replace("workers: 2", 'workers: 3\ndirectives: ["--cpus-per-task=2"]'))
+    server.delay = 1.0
+    driver = subprocess.Popen([sys.executable, "-m", "dcf", *map(str, nmf(server))], cwd=place)
+    try:
+        slurm.until(lambda: in_pass(place, 1))
+        running, waiting = slurm.jobs("RUNNING"), slurm.jobs("PENDING")
+        assert (len(running), len(waiting)) == (2, 1)
+        victims = {next(iter(running)), next(iter(waiting))}
+        slurm.say("scancel", *victims)
+        slurm.until(lambda: len(set(slurm.jobs()) - victims) == 3)
+        server.delay = 0.0
+        assert driver.wait(120) == 0
+    finally:
+        driver.kill()
+    conforms(place / "o.zarr")
+    assert bits(place / "o.zarr") == server.bits
+    # A chunk was read again only where a worker had its block in hand when it was cancelled.
+    assert sum(server.asked.values()) <= 2 * CHUNKS + 2 * 4
+    slurm.until(lambda: not slurm.jobs())
+
+
+def test_jobs_whose_lifetime_ends_hand_over(slurm, place, server, monkeypatch):
+    monkeypatch.setattr(dcf.cluster.queues, "lifetime_of", lambda walltime: 6)
+    monkeypatch.setattr(dcf.cluster.queues, "KEEP_SECONDS", 1.0)
+    monkeypatch.chdir(place)
+    server.delay = 1.2
+    config = ClusterConfig.read("slurm.yaml")
+    seen = set()
+
+    class Watch:
+        def begin(self, stage, blocks, size):
+            pass
+
+        def advance(self, finished):
+            seen.update(slurm.jobs())
+            if len(seen) > 3:
+                server.delay = 0.0
+
+        def end(self, seconds):
+            pass
+
+    run_source(
+        f"{server.url}/s.zarr", "o.zarr", Settings(rank=4, sketch_size=200), cluster=config, reporter=Watch()
+    )
+    assert len(seen) > 3
+    assert bits(place / "o.zarr") == server.bits
+
+
+def test_a_driver_whose_time_is_up_is_followed(slurm, place, server, conforms):
+    """Submitted, looked at, out of time in the middle of the first pass, chained, resumed, finished."""
+    server.delay = 1.0
+    said = dcf_("submit", *nmf(server), cwd=place)
+    first = said.split("job ")[1].split()[0]
+    assert "dcf status o.zarr" in said
+    assert status(place)["state"] in ("queued", "running")
+    now = slurm.until(lambda: in_pass(place, 2))
+    assert now["stage"] == "sketch (pass 1)"
+    assert (now["where"], now["jobs"], now["blocks"]) == ("slurm", [first], 8)
+    assert now["left"] > 0
+    assert 500 < now["until"] - time.time() < 600  # ten minutes, less a margin
+    slurm.say("scontrol", "update", f"jobid={first}", "EndTime=now+30")
+    now = slurm.until(lambda: (s := status(place)) and len(s["jobs"]) == 2 and s)
+    assert now["state"] in ("queued", "running")
+    before = sum(server.asked.values())
+    server.delay = 0.2
+    finished = []
+
+    def done():
+        now = status(place)
+        assert now["state"] in ("queued", "running", "done")
+        finished.append((now["stage"], now["finished"]))
+        return now["state"] == "done"
+
+    slurm.until(done, 120)
+    passes = [count for stage, count in finished if stage == "sketch (pass 1)"]
+    assert passes == sorted(passes)
+    assert "finished before" in dcf_("logs", "o.zarr", cwd=place)
+    assert "It goes on as job" in dcf_("logs", "o.zarr", cwd=place)
+    conforms(place / "o.zarr")
+    assert bits(place / "o.zarr") == server.bits
+    assert sum(server.asked.values()) - before < 2 * CHUNKS  # finished blocks were not read again
+    assert "done already" in dcf_("submit", *nmf(server), cwd=place)
+    slurm.until(lambda: not slurm.jobs())
+
+
+def test_a_cancelled_run_is_gone_on_with(slurm, place, server):
+    server.delay = 1.0
+    dcf_("submit", *nmf(server), cwd=place)
+    slurm.until(lambda: in_pass(place, 2))
+    done = subprocess.run(
+        [sys.executable, "-m", "dcf", "submit", *map(str, nmf(server))],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "has a driver already, slurm job" in done.stderr
+    assert "stopped; finished blocks are kept" in dcf_("cancel", "o.zarr", cwd=place)
+    now = status(place)
+    assert now["state"] == "cancelled"
+    assert now["passes"][0][1] >= 2
+    slurm.until(lambda: not slurm.jobs())
+    assert "nothing to cancel" in dcf_("cancel", "o.zarr", cwd=place)
+    server.delay = 0.0
+    server.asked.clear()
+    dcf_(*nmf(server), cwd=place)
+    assert bits(place / "o.zarr") == server.bits
+    assert sum(server.asked.values()) < 2 * CHUNKS
+
+
+def test_a_killed_driver_is_told_and_resubmitted(slurm, place, server):
+    server.delay = 1.0
+    dcf_("submit", *nmf(server), cwd=place)
+    now = slurm.until(lambda: in_pass(place, 1))
+    slurm.say("scancel", "--signal=KILL", "--batch", now["jobs"][-1])
+    slurm.until(lambda: status(place)["state"] == "lost")
+    server.delay = 0.0
+    dcf_("submit", *nmf(server), cwd=place)
+    slurm.until(lambda: status(place)["state"] == "done")
+    assert bits(place / "o.zarr") == server.bits
