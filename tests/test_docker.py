@@ -19,7 +19,7 @@ import zarr
 from conftest import plant, store
 from packaging.requirements import Requirement
 
-from dcf.cluster import CONFIG
+from dcf.cluster.environment import CONFIG
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"

@@ -15,15 +15,17 @@ from dcf.settings import parse_memory
 
 QUEUES = ("slurm", "pbs", "sge", "lsf", "htcondor")
 _OF_QUEUES = (
-    "workers workers_per_job walltime queue account interface logs scratch python prologue directives"
-    " driver_walltime tls insecure_plain_tcp"
+    "workers workers_per_job walltime interface logs scratch python prologue directives tls"
+    " insecure_plain_tcp"
 )
 KEYS = {
     "local": "workers scratch",
     "dask": "scheduler tls insecure_plain_tcp",
-    **dict.fromkeys(QUEUES, _OF_QUEUES),
-    "htcondor": f"{_OF_QUEUES} disk".replace(" driver_walltime", ""),
+    **dict.fromkeys(QUEUES, f"{_OF_QUEUES} queue account driver_walltime"),
+    "htcondor": f"{_OF_QUEUES} disk",
 }
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 2  # a few lines of YAML may stand for more than any memory holds
 _MOST_BYTES = 1 << 20
 _MOST_WORKERS = 100_000
 # What goes into a job script as a word, unquoted, for queues do not agree on how to quote.
@@ -119,7 +121,7 @@ class ClusterConfig:
         return f"{self.file}: " if self.file else ""
 
     def _wrong(self, name: str, what: str) -> UsageError:
-        return UsageError(f"{self._where}{name} is {reprlib.repr(getattr(self, name))}; it must be {what}.")
+        return UsageError(f"{self._where}{name} is {_BRIEF.repr(getattr(self, name))}; it must be {what}.")
 
     @property
     def is_queue(self) -> bool:
@@ -157,12 +159,13 @@ class ClusterConfig:
         for key in keys:
             if key not in allowed:
                 raise UsageError(
-                    f"{file}: {reprlib.repr(key)} is no key of kind {keys['kind']}; known are"
+                    f"{file}: {_BRIEF.repr(key)} is no key of kind {keys['kind']}; known are"
                     f" {', '.join(allowed)}."
                 )
-        given: dict[str, Any] = {
-            str(k): tuple(v) if isinstance(v, list) else v for k, v in keys.items() if v is not None
-        }
+        given: dict[str, Any] = {key: value for key, value in keys.items() if value is not None}
+        for name in ("prologue", "directives"):
+            if isinstance(given.get(name), list):
+                given[name] = tuple(given[name])
         for name in ("tls", "logs"):
             if isinstance(given.get(name), str):
                 given[name] = str(Path(given[name]).expanduser().absolute())
