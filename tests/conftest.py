@@ -10,6 +10,7 @@ import contract
 import numpy as np
 import pytest
 import zarr
+from slow_server import SMALL, SlowServer, bits, dcf_process, plant_blocks
 
 import dcf
 import dcf.plan
@@ -99,3 +100,22 @@ def nmf(tmp_path, conforms):
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def slow_data(tmp_path_factory):
+    """Data of many blocks, a server that can be slow with them, and the bits that a run makes of them."""
+    folder = tmp_path_factory.mktemp("data")
+    plant_blocks(folder / "s.zarr")
+    dcf_process("nmf", folder / "s.zarr", folder / "local.zarr", *SMALL, cwd=folder)
+    with SlowServer(folder) as server:
+        server.bits = bits(folder / "local.zarr")
+        yield server
+
+
+@pytest.fixture
+def server(slow_data):
+    """The same, in no hurry to be slow."""
+    slow_data.asked.clear()
+    slow_data.delay = 0.0
+    return slow_data

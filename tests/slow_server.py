@@ -1,6 +1,8 @@
 """Data of many blocks from a server on loopback that takes its time: a run can be caught in the act."""
 
 import http.server
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+SMALL = ("--rank", "4", "--sketch-size", "200")  # sketches small enough for many blocks
 CHUNK, CHUNKS = (8400, 500), 32  # blocks of four chunks, 64 MiB
 
 
@@ -63,3 +66,21 @@ class SlowServer(http.server.ThreadingHTTPServer):
     def __exit__(self, *_):
         self.shutdown()
         self.server_close()
+
+
+def bits(out):
+    """The factors of a run, as bytes."""
+    group = zarr.open_group(out, mode="r")
+    return np.asarray(group["W"]).tobytes() + np.asarray(group["H"]).tobytes()
+
+
+def words_of(*words):
+    return [sys.executable, "-m", "dcf", *map(str, words)]
+
+
+def dcf_process(*words, cwd, expect=0):
+    """Run ``dcf words`` as a process; return what it printed, or what it complained of."""
+    done = subprocess.run(words_of(*words), cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == expect, (words, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout if expect == 0 else done.stderr

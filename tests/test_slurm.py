@@ -6,11 +6,9 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import slurm_node
-import zarr
-from slow_server import CHUNKS, SlowServer, plant_blocks
+from slow_server import CHUNKS, SMALL, bits, dcf_process
 
 import dcf.cluster.queues
 from dcf.api import run_source
@@ -18,7 +16,6 @@ from dcf.cluster.configuration import ClusterConfig
 from dcf.settings import Settings
 
 pytestmark = pytest.mark.slow
-SMALL = ("--rank", "4", "--sketch-size", "200")  # sketches small enough for many blocks
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +26,6 @@ def slurm(tmp_path_factory):
         pytest.skip(why)
     with slurm_node.Slurm(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """The data, the server that serves them slowly, and the bits that a run on this machine makes of them."""
-    folder = tmp_path_factory.mktemp("data")
-    plant_blocks(folder / "s.zarr")
-    dcf_("nmf", folder / "s.zarr", folder / "local.zarr", *SMALL, "--memory", "600MiB", cwd=folder)
-    with SlowServer(folder) as server:
-        server.bits = bits(folder / "local.zarr")
-        yield server
-
-
-@pytest.fixture
-def server(data):
-    data.asked.clear()
-    data.delay = 0.0
-    return data
 
 
 @pytest.fixture
@@ -60,21 +39,8 @@ def place(tmp_path, slurm):
     return tmp_path
 
 
-def bits(out):
-    group = zarr.open_group(out, mode="r")
-    return np.asarray(group["W"]).tobytes() + np.asarray(group["H"]).tobytes()
-
-
-def dcf_(*words, cwd, expect=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "dcf", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == expect, (words, done.stdout, done.stderr)
-    return done.stdout
-
-
 def status(place):
-    return json.loads(dcf_("status", "o.zarr", "--json", cwd=place))
+    return json.loads(dcf_process("status", "o.zarr", "--json", cwd=place))
 
 
 def nmf(server):
@@ -90,14 +56,14 @@ def in_pass(place, finished):
 
 
 def test_a_cluster_file_is_checked_by_a_job(slurm, place, server):
-    said = dcf_(
+    said = dcf_process(
         "cluster", "check", "slurm.yaml", "--source", f"{server.url}/s.zarr", "--out", "o.zarr", cwd=place
     )
     assert "tls://127.0.0.1" in said
     assert "reads SOURCE, writes OUT" in said
     assert "slurm.yaml is in order." in said
     assert not (place / "o.zarr").exists()
-    said = dcf_("cluster", "check", "slurm.yaml", "--source", place / "no.zarr", cwd=place, expect=1)
+    said = dcf_process("cluster", "check", "slurm.yaml", "--source", place / "no.zarr", cwd=place, expect=1)
     assert "it cannot read SOURCE" in said
     slurm.until(lambda: not slurm.jobs())
 
@@ -105,26 +71,9 @@ def test_a_cluster_file_is_checked_by_a_job(slurm, place, server):
 def test_what_the_queue_refuses_is_told(place, server):
     file = place / "slurm.yaml"
     file.write_text(file.read_text().replace("queue: debug", "queue: nosuch"))
-    done = subprocess.run(
-        [sys.executable, "-m", "dcf", *map(str, nmf(server))],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "slurm takes no job: sbatch: error: invalid partition specified: nosuch" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (
-        "sbatch did not take the job"
-        in subprocess.run(
-            [sys.executable, "-m", "dcf", "submit", *map(str, nmf(server))],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stderr
-    )
+    error = dcf_process(*nmf(server), cwd=place, expect=1)
+    assert "slurm takes no job: sbatch: error: invalid partition specified: nosuch" in error
+    assert "sbatch did not take the job" in dcf_process("submit", *nmf(server), cwd=place, expect=1)
 
 
 def test_lost_jobs_are_replaced(slurm, place, server, conforms):
@@ -182,7 +131,7 @@ def test_jobs_whose_lifetime_ends_hand_over(slurm, place, server, monkeypatch):
 def test_a_driver_whose_time_is_up_is_followed(slurm, place, server, conforms):
     """Submitted, looked at, out of time in the middle of the first pass, chained, resumed, finished."""
     server.delay = 1.0
-    said = dcf_("submit", *nmf(server), cwd=place)
+    said = dcf_process("submit", *nmf(server), cwd=place)
     first = said.split("job ")[1].split()[0]
     assert "dcf status o.zarr" in said
     assert status(place)["state"] in ("queued", "running")
@@ -207,48 +156,40 @@ def test_a_driver_whose_time_is_up_is_followed(slurm, place, server, conforms):
     slurm.until(done, 120)
     passes = [count for stage, count in finished if stage == "sketch (pass 1)"]
     assert passes == sorted(passes)
-    assert "finished before" in dcf_("logs", "o.zarr", cwd=place)
-    assert "It goes on as job" in dcf_("logs", "o.zarr", cwd=place)
+    assert "finished before" in dcf_process("logs", "o.zarr", cwd=place)
+    assert "It goes on as job" in dcf_process("logs", "o.zarr", cwd=place)
     conforms(place / "o.zarr")
     assert bits(place / "o.zarr") == server.bits
     assert sum(server.asked.values()) - before < 2 * CHUNKS  # finished blocks were not read again
-    assert "done already" in dcf_("submit", *nmf(server), cwd=place)
+    assert "done already" in dcf_process("submit", *nmf(server), cwd=place)
     slurm.until(lambda: not slurm.jobs())
 
 
 def test_a_cancelled_run_is_gone_on_with(slurm, place, server):
     server.delay = 1.0
-    dcf_("submit", *nmf(server), cwd=place)
+    dcf_process("submit", *nmf(server), cwd=place)
     slurm.until(lambda: in_pass(place, 2))
-    done = subprocess.run(
-        [sys.executable, "-m", "dcf", "submit", *map(str, nmf(server))],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "has a driver already, slurm job" in done.stderr
-    assert "stopped; finished blocks are kept" in dcf_("cancel", "o.zarr", cwd=place)
+    assert "has a driver already, slurm job" in dcf_process("submit", *nmf(server), cwd=place, expect=1)
+    assert "stopped; finished blocks are kept" in dcf_process("cancel", "o.zarr", cwd=place)
     now = status(place)
     assert now["state"] == "cancelled"
     assert now["passes"][0][1] >= 2
     slurm.until(lambda: not slurm.jobs())
-    assert "nothing to cancel" in dcf_("cancel", "o.zarr", cwd=place)
+    assert "nothing to cancel" in dcf_process("cancel", "o.zarr", cwd=place)
     server.delay = 0.0
     server.asked.clear()
-    dcf_(*nmf(server), cwd=place)
+    dcf_process(*nmf(server), cwd=place)
     assert bits(place / "o.zarr") == server.bits
     assert sum(server.asked.values()) < 2 * CHUNKS
 
 
 def test_a_killed_driver_is_told_and_resubmitted(slurm, place, server):
     server.delay = 1.0
-    dcf_("submit", *nmf(server), cwd=place)
+    dcf_process("submit", *nmf(server), cwd=place)
     now = slurm.until(lambda: in_pass(place, 1))
     slurm.say("scancel", "--signal=KILL", "--batch", now["jobs"][-1])
     slurm.until(lambda: status(place)["state"] == "lost")
     server.delay = 0.0
-    dcf_("submit", *nmf(server), cwd=place)
+    dcf_process("submit", *nmf(server), cwd=place)
     slurm.until(lambda: status(place)["state"] == "done")
     assert bits(place / "o.zarr") == server.bits
