@@ -1,5 +1,6 @@
 """The examples do what they say."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,20 @@ def run(script, *words):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def shell(script, *words):
+    """Run a script whose `dcf`, `dask` and `python` are those of the tests."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", EXAMPLES / script, *map(str, words)],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -45,3 +60,11 @@ def test_which_method(tmp_path):
     assert float(worst) <= 1.01
     held = int(printed.split("exact error in ")[1].split()[0])
     assert held >= 34
+
+
+@pytest.mark.slow
+def test_dask_cluster(tmp_path):
+    printed = shell("dask_cluster/run.sh", tmp_path / "try")
+    assert printed.count("reads SOURCE, writes OUT") == 2
+    assert "submitted    dask job dcf-" in printed
+    assert "trusted" in printed

@@ -9,6 +9,7 @@ import time
 import pytest
 import slurm_node
 from slow_server import CHUNKS, SMALL, bits, dcf_process
+from test_examples import shell
 
 import dcf.cluster.queues
 from dcf.api import run_source
@@ -193,3 +194,10 @@ def test_a_killed_driver_is_told_and_resubmitted(slurm, place, server):
     dcf_process("submit", *nmf(server), cwd=place)
     slurm.until(lambda: status(place)["state"] == "done")
     assert bits(place / "o.zarr") == server.bits
+
+
+def test_the_example(place):
+    printed = shell("slurm/run.sh", place / "try", place / "slurm.yaml")
+    assert "slurm.yaml is in order." in printed
+    assert "submitted    slurm job" in printed
+    assert "trusted" in printed
