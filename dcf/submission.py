@@ -6,7 +6,6 @@ import math
 import shlex
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,14 +211,23 @@ def _pace(progress: dict[str, Any], beat: dict[str, Any]) -> dict[str, Any]:
 
 
 def log_of(out: str) -> list[str]:
-    """Return what the driver of a run said: its job's log where it can be read here, else its last lines."""
+    """Return what the driver of a run said: its job's log, or its last lines where a cluster has it.
+
+    Raises `UsageError` for a run that was not submitted, `RunError` where this machine does not see the log.
+    """
     place = absolute(out, "OUT")
     RunGroup.open(place, mode="r")
-    file = read(place, "job").get("log", "")
-    with suppress(OSError):
-        if file:
-            return Path(file).read_text(errors="replace").splitlines()
-    return list(read(place, "beat").get("lines", []))
+    job = read(place, "job")
+    if not job:
+        raise UsageError(f"OUT {place} was not submitted: its driver spoke to the terminal it began in.")
+    if "log" not in job:
+        return list(read(place, "beat").get("lines", []))
+    try:
+        return Path(job["log"]).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []  # the job has not begun
+    except OSError as error:
+        raise RunError(f"The log {job['log']} cannot be read here: {error.strerror}.") from error
 
 
 def cancel_run(out: str, patience: float = SILENT_BEATS * BEAT_SECONDS) -> list[str]:

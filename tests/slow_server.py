@@ -79,8 +79,8 @@ def words_of(*words):
 
 
 def dcf_process(*words, cwd, expect=0):
-    """Run ``dcf words`` as a process; return what it printed, or what it complained of."""
+    """Run ``dcf words`` as a process; return what it printed and, where it fails, complained of."""
     done = subprocess.run(words_of(*words), cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == expect, (words, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
-    return done.stdout if expect == 0 else done.stderr
+    return done.stdout if expect == 0 else done.stdout + done.stderr

@@ -154,6 +154,7 @@ def test_status_of_a_run_that_was_stopped(tmp_path, monkeypatch, small_blocks):
     assert "state        stopped" in said
     assert "last error   The entry at [390, 7] is -1" in said
     assert "resume with  dcf nmf s.zarr o.zarr --rank 3" in said
+    assert "was not submitted" in command("logs", "o.zarr", expect=2)[1]
     assert "nothing to cancel: the run is stopped" in command("cancel", "o.zarr")[0]
     assert "holds no run of dcf" in command("status", "s.zarr", expect=2)[1]
     assert "holds no run of dcf" in command("cancel", "nowhere.zarr", expect=2)[1]

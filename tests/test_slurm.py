@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import slurm_node
+from conftest import plant, store
 from slow_server import CHUNKS, SMALL, bits, dcf_process
 from test_examples import shell
 
@@ -184,12 +186,29 @@ def test_a_cancelled_run_is_gone_on_with(slurm, place, server):
     assert sum(server.asked.values()) < 2 * CHUNKS
 
 
+def test_what_a_driver_failed_of_is_told(slurm, place):
+    matrix = plant(400, 20, 3)[0]
+    matrix[390, 7] = np.nan
+    store(place / "bad.zarr", matrix, (100, 20))
+    dcf_process("submit", "nmf", "bad.zarr", "o.zarr", "--rank", 3, "--cluster", "slurm.yaml", cwd=place)
+    now = slurm.until(lambda: (s := status(place))["state"] not in ("queued", "running") and s)
+    assert now["state"] == "failed"
+    assert "The entry at [390, 7] is nan" in now["error"]
+    assert "The entry at [390, 7] is nan" in dcf_process("logs", "o.zarr", cwd=place)
+    slurm.until(lambda: not slurm.jobs())
+    file = place / "slurm.yaml"
+    file.write_text(file.read_text() + "prologue: [exit 3]\n")  # as where a module is not there
+    dcf_process("submit", "nmf", "bad.zarr", "p.zarr", "--rank", 3, "--cluster", "slurm.yaml", cwd=place)
+    slurm.until(lambda: "state        failed" in dcf_process("status", "p.zarr", cwd=place))
+
+
 def test_a_killed_driver_is_told_and_resubmitted(slurm, place, server):
     server.delay = 1.0
     dcf_process("submit", *nmf(server), cwd=place)
     now = slurm.until(lambda: in_pass(place, 1))
     slurm.say("scancel", "--signal=KILL", "--batch", now["jobs"][-1])
     slurm.until(lambda: status(place)["state"] == "lost")
+    slurm.until(lambda: not slurm.jobs(), 120)  # its workers found themselves without a scheduler
     server.delay = 0.0
     dcf_process("submit", *nmf(server), cwd=place)
     slurm.until(lambda: status(place)["state"] == "done")
