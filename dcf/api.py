@@ -8,7 +8,7 @@ import platform
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dask.utils
@@ -27,6 +27,7 @@ from dcf.solvers.shared import single_blas_thread
 from dcf.stages import tidy
 from dcf.storage.durable import held, sweep
 from dcf.storage.record import SCHEMA, change_of, damaged
+from dcf.storage.remote import refuse_read_only
 from dcf.storage.run import RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import STAGES, Layout, Reporter
@@ -127,6 +128,7 @@ def run_source(
 ) -> RunGroup:
     """Begin a run at `out`, or resume it, and carry it to the stage `last`."""
     out = absolute(out, "OUT")
+    refuse_read_only(out)
     if not isinstance(source, zarr.Array):
         source = absolute(source, "SOURCE")
     array = open_source(source, tensor=settings.decomposition == "cp")
@@ -180,6 +182,7 @@ def run_stage(
     Raises `UsageError` where the stage before it has not run.
     """
     place = absolute(out, "OUT")
+    refuse_read_only(place)
     RunGroup.open(place, mode="r")  # nothing is made where nothing is
     with held(place):
         return _run_stage(RunGroup.open(place), out, last, memory, workers, reporter)
@@ -241,11 +244,15 @@ def absolute(place: str | Path, name: str) -> str:
 
 
 def refuse_overlap(source: str, out: str) -> None:
-    """Raise `UsageError` where one of two local paths lies inside the other."""
+    """Raise `UsageError` where one of two places, paths or URLs, lies inside the other."""
     source = source.removeprefix("file://")
-    if "://" in source or "://" in out:
-        return
-    a, b = (Path(os.path.realpath(place)) for place in (source, out))  # a link to itself stays one
+    # Of a path the real one (a link to itself stays one); of a URL the name alone says where it lies.
+    a, b = (
+        PurePosixPath(place.split("?")[0].replace("s3a://", "s3://"))
+        if "://" in place
+        else Path(os.path.realpath(place))
+        for place in (source, out)
+    )
     if a.is_relative_to(b) or b.is_relative_to(a):
         raise UsageError(f"OUT {out} and SOURCE {source} lie inside one another; choose another OUT.")
 
