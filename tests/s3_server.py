@@ -101,7 +101,7 @@ class Proxy(http.server.ThreadingHTTPServer):
         """Write a request down; return how it is to be spoilt, if at all."""
         with self._lock:
             self.asked[method, path] += 1
-            if self.only not in path or self._random.random() >= self.rate:
+            if self.only not in f"{method} {path}" or self._random.random() >= self.rate:
                 return None
             way = self._random.choice(self.ways)
             if way != "slow":  # that answer is late, but right
@@ -130,7 +130,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         way = self.server.note(self.command, self.path.split("?")[0])
         if way == "reset":
             return self._cut()
-        if way in (500, 503):
+        if isinstance(way, int):
             self.send_response(way)
             self.send_header("Content-Length", "0")
             return self.end_headers()
@@ -147,6 +147,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             content = answer.read()
         finally:
             upstream.close()
+        if way == "cut" and not content:  # done, but the answer is lost
+            return self._cut()
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("connection", "transfer-encoding", "content-length"):

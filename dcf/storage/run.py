@@ -164,9 +164,11 @@ class RunGroup:
         """Return the passes that are under way: their names, the blocks finished, and all of them."""
         if "stages" not in self.group:
             return []
+        with warnings.catch_warnings(action="ignore"):  # Zarr's, of what is half deleted
+            passes = list(cast("Any", self.group["stages"]).groups())
         return [
             (name.replace("_", " "), int(group["done"].nchunks_initialized), int(group["done"].nchunks))
-            for name, group in cast("Any", self.group["stages"]).groups()
+            for name, group in passes
             if "done" in group
         ]
 
