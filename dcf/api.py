@@ -8,7 +8,7 @@ import platform
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -28,6 +28,7 @@ from dcf.stages import Told, tidy
 from dcf.storage.durable import held, sweep
 from dcf.storage.lease import Host, Lease, refuse_busy
 from dcf.storage.record import SCHEMA, change_of, damaged
+from dcf.storage.remote import refuse_read_only
 from dcf.storage.run import RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import STAGES, Layout, Reporter
@@ -179,6 +180,7 @@ def begun(
     What makes no sense or does not fit is refused before anything is written.
     """
     out = absolute(out, "OUT")
+    refuse_read_only(out)
     if not isinstance(source, zarr.Array):
         source = absolute(source, "SOURCE")
     array = open_source(source, tensor=settings.decomposition == "cp")
@@ -239,6 +241,7 @@ def run_stage(
     Raises `UsageError` where the stage before it has not run.
     """
     url = absolute(out, "OUT")
+    refuse_read_only(url)
     was = RunGroup.open(url, mode="r").record["plan"]  # nothing is made where nothing is
     if memory is None:
         memory = (cluster and cluster.memory) or was["memory"]
@@ -296,11 +299,15 @@ def absolute(place: str | Path, name: str) -> str:
 
 
 def refuse_overlap(source: str, out: str) -> None:
-    """Raise `UsageError` where one of two local paths lies inside the other."""
+    """Raise `UsageError` where one of two places, paths or URLs, lies inside the other."""
     source = source.removeprefix("file://")
-    if "://" in source or "://" in out:
-        return
-    a, b = (Path(os.path.realpath(place)) for place in (source, out))  # a link to itself stays one
+    # Of a path the real one (a link to itself stays one); of a URL the name alone says where it lies.
+    a, b = (
+        PurePosixPath(place.split("?")[0].replace("s3a://", "s3://"))
+        if "://" in place
+        else Path(os.path.realpath(place))
+        for place in (source, out)
+    )
     if a.is_relative_to(b) or b.is_relative_to(a):
         raise UsageError(f"OUT {out} and SOURCE {source} lie inside one another; choose another OUT.")
 

@@ -243,9 +243,9 @@ OUTS = {
     "a broken link": (N, 2, "is no run of dcf", made(dangling)),
     "in a file": (words(TO, "SOURCE/../t.zarr/zarr.json/o.zarr"), 1, "cannot be"),
     "not writable": (words(TO, "/proc/o.zarr"), 1, "cannot be"),
-    "unreachable": (words(TO, "http://127.0.0.1:1/x.zarr"), 1, "cannot be"),
-    "of no protocol": (words(TO, "foo://x"), 1, "cannot be"),
-    "a bad URL": (words(TO, "http://[::1"), 1, "cannot be"),
+    "unreachable": (words(TO, "http://127.0.0.1:1/x.zarr"), 2, "cannot be"),
+    "of no protocol": (words(TO, "foo://x"), 2, "cannot be"),
+    "a bad URL": (words(TO, "http://[::1"), 2, "cannot be"),
     "held by another run": (
         N,
         1,
@@ -266,7 +266,7 @@ OUTS = {
     "inspected, a pipe for metadata": ("inspect OUT", 1, "its zarr.json is no file", fifo_inside),
     "inspected, NUL": (["inspect", "a\0b"], 2, "OUT is 'a\\x00b', which"),
     "inspected, empty": (["inspect", ""], 2, "OUT is '', which names no place"),
-    "inspected, of no protocol": ("inspect foo://x", 1, "cannot be opened"),
+    "inspected, of no protocol": ("inspect foo://x", 2, "cannot be opened"),
     "staged, nothing": ("factorize nowhere.zarr", 2, "holds no run of dcf"),
     "staged, very long": ("recover " + "x" * 5000, 1, "File name too long"),
 }

@@ -13,7 +13,7 @@ from commandline import dcf
 from conftest import plant, plant_tensor, store
 
 from dcf import api as dcf_api
-from dcf.storage import guard
+from dcf.storage import remote
 from dcf.storage.run import RunGroup
 
 ROWS = {
@@ -33,7 +33,7 @@ MATRIX, TENSOR = plant(300, 20, 3)[0], plant_tensor((30, 8, 6), 2)[0]
 def at(tmp_path, monkeypatch):
     """A planted matrix, a planted tensor, a place for OUT, and `dcf` on words that name them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(guard, "_SECONDS_BETWEEN_TRIES", (0.0,))
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_TRIES", (0.0,))
     # How much of shared libraries is resident differs between machines, and the rows on memory would with it.
     monkeypatch.setattr(dcf_api, "uncounted_code", lambda: 0)
     at = SimpleNamespace(tmp=tmp_path, source=tmp_path / "s.zarr", tensor=tmp_path / "t.zarr")

@@ -22,7 +22,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 import dcf
 from dcf.errors import DcfError, RunError, SourceError
-from dcf.storage import guard
+from dcf.storage import remote
 from dcf.storage.source import ArraySource, open_source
 
 M = plant(128, 32)[0]
@@ -248,7 +248,7 @@ class Flaky(WrapperStore):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr(guard, "_SECONDS_BETWEEN_TRIES", (0.0,) * 5)
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_TRIES", (0.0,) * 5)
 
 
 @pytest.mark.parametrize("error", [OSError("reset by peer"), TimeoutError(), RuntimeError("client")], ids=str)

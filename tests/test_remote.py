@@ -9,7 +9,7 @@ from conftest import plant, store
 from test_runs import bits
 
 import dcf
-from dcf.storage import guard
+from dcf.storage import remote
 
 
 class Flaky(http.server.SimpleHTTPRequestHandler):
@@ -43,7 +43,7 @@ class Flaky(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def flaky(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "_SECONDS_BETWEEN_TRIES", (0.0,) * 5)
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_TRIES", (0.0,) * 5)
     Flaky.folder, Flaky.asked = str(tmp_path), Counter()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
     server.handle_error = lambda *_: None

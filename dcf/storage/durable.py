@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from zarr.storage import LocalStore
 
 from dcf.errors import RunError, UsageError
+from dcf.storage.remote import RemoteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _PARTIAL = ".partial"
 _FIRST_WRITE = re.compile(r"zarr\.json\.[0-9a-f]{32}\.partial")
@@ -90,9 +91,14 @@ def is_local(out: str) -> bool:
     return "://" not in out
 
 
-def store_of(out: str) -> Any:
-    """Return what Zarr opens for `out`: a durable store for a path, the URL itself for a URL."""
-    return DurableStore(out) if is_local(out) else out
+def store_of(out: str) -> DurableStore | RemoteStore:
+    """Return the store at `out`, a path or a URL. Raises `UsageError` for a URL that is out of reach."""
+    return DurableStore(out) if is_local(out) else RemoteStore(out, "OUT")
+
+
+def names_in(out: str) -> Sequence[str]:
+    """Return the names of what lies directly in an OUT that is there, or below its URL."""
+    return os.listdir(out) if is_local(out) else RemoteStore(out, "OUT").names()
 
 
 @contextmanager

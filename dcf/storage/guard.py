@@ -6,8 +6,6 @@ for the time being for zeros.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import re
 import stat
@@ -16,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
-from dcf.errors import SourceError
-from dcf.urls import conceal
+from dcf.errors import DcfError, RunError, SourceError
+from dcf.storage.remote import OversizedError, RemoteStore, cause_of, is_lasting, tried
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _MOST_METADATA = 64 << 20
-_SECONDS_BETWEEN_TRIES = (0.1, 0.2, 0.4, 0.8, 1.6)
-_LOG = logging.getLogger(__name__)
 
 
 def size_of(root: str, key: str) -> int | None:
@@ -90,25 +86,22 @@ class Guard(WrapperStore[Any]):
         """Return the stored bytes, or None; note the key in that case.
 
         Raises `SourceError` for a chunk that is empty, shorter than asked for, too large, no file
-        inside the store, or that cannot be read in six tries.
+        inside the store, or that cannot be read in six tries, `RunError` for one that may not be read.
         """
-        for wait in (*_SECONDS_BETWEEN_TRIES, None):
-            try:
-                self._look(key, byte_range)
-                value = await super().get(key, prototype, byte_range)
-                break
-            except (SourceError, MemoryError):
-                raise
-            except Exception as error:
-                cause = f"{type(error).__name__}: {error}"
-                if wait is None:
-                    tries = len(_SECONDS_BETWEEN_TRIES) + 1
-                    what = f"could not be read after {tries} tries ({cause}); run again to resume"
-                    raise self._refusal(key, what) from error
-                _LOG.warning(
-                    "%s of SOURCE could not be read (%s); trying again in %s s", key, conceal(cause), wait
-                )
-                await asyncio.sleep(wait)
+        try:
+            value = await tried(f"{key} of SOURCE", lambda: self._read(key, prototype, byte_range))
+        except (DcfError, MemoryError):
+            raise
+        except OversizedError as error:
+            raise self._too_large(key, error.args[0]) from error
+        except Exception as error:
+            what = f"could not be read {cause_of(error)}"
+            if is_lasting(error):
+                raise RunError(
+                    f"{self._place(key)} {what}: give access to it (a store that may not be listed says so of"
+                    " absent chunks, too), then the same command resumes."
+                ) from error
+            raise self._refusal(key, f"{what}; run again to resume") from error
         if key.endswith(METADATA):
             return value
         if value is None:
@@ -121,6 +114,14 @@ class Guard(WrapperStore[Any]):
             raise self._part(key, byte_range, got)
         return value
 
+    async def _read(self, key: str, prototype: Any, byte_range: Any) -> Any:
+        """Read once; what is remote would else be tried six times six."""
+        self._look(key, byte_range)
+        if isinstance(self._store, RemoteStore):
+            most = _MOST_METADATA if key.endswith(METADATA) else self._most
+            return await self._store.get_once(key, prototype, byte_range, most)
+        return await super().get(key, prototype, byte_range)
+
     def _look(self, key: str, byte_range: Any) -> None:
         """Refuse what can be seen of a chunk before it is read: there is no reading a pipe, or 1 TB."""
         if self._root is None:
@@ -132,8 +133,7 @@ class Guard(WrapperStore[Any]):
         if size is None:
             return
         if size > self._most and not key.endswith(METADATA):
-            what = f"takes {size} bytes, {self._most} at most make sense; restore it from a copy"
-            raise self._refusal(key, what)
+            raise self._too_large(key, size)
         if isinstance(byte_range, RangeByteRequest) and byte_range.end > max(size, 1):
             raise self._part(key, byte_range, max(size - byte_range.start, 0))
 
@@ -144,11 +144,18 @@ class Guard(WrapperStore[Any]):
         )
         return self._refusal(key, what)
 
+    def _too_large(self, key: str, size: int) -> SourceError:
+        what = f"takes {size} bytes, {self._most} at most make sense; restore it from a copy"
+        return self._refusal(key, what)
+
     def _refusal(self, key: str, what: str) -> SourceError:
-        """Return an error that says where the chunk lies; the last numbers of its key are its place."""
+        return SourceError(f"{self._place(key)} {what}.")
+
+    def _place(self, key: str) -> str:
+        """Say where a chunk lies; the last numbers of its key are its place."""
         place = [int(digits) for digits in re.findall(r"\d+", key)[-len(self._step) :]]
         corner = tuple(i * step for i, step in zip(place, self._step, strict=False))
-        return SourceError(f"The chunk {key} of SOURCE, from entry {corner} on, {what}.")
+        return f"The chunk {key} of SOURCE, from entry {corner} on,"
 
 
 def _asked(byte_range: Any, got: int) -> int:

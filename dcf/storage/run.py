@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, cast
 import zarr
 from zarr.errors import BaseZarrError
 
-from dcf.errors import RunError, UsageError
+from dcf.errors import DcfError, RunError, UsageError
 from dcf.sizes import mib
 from dcf.storage.arrays import Kept, create_array, open_member
-from dcf.storage.durable import is_local, store_of, sweep, unborn
+from dcf.storage.durable import is_local, names_in, store_of, sweep, unborn
 from dcf.storage.guard import size_of
 from dcf.storage.journal import BlockJournal
 from dcf.storage.record import Record, refuse_damage, refuse_other_identity
@@ -69,6 +69,8 @@ class RunGroup:
             if not unborn(out):
                 raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
             sweep(out)
+        elif not is_local(out) and names_in(out):
+            raise UsageError(f"OUT {out} exists and is no run of dcf; choose another place.")
         try:
             if is_local(out):
                 Path(out).mkdir(parents=True, exist_ok=True)
@@ -80,8 +82,7 @@ class RunGroup:
             group = zarr.open_group(store_of(out), mode="a", zarr_format=3, attributes=marked)
             group.attrs.update(marked)
             run = cls(group, out)
-            folders = [place.name for place in Path(out).iterdir()] if is_local(out) else []
-            for name in filter(_OURS.fullmatch, folders):
+            for name in filter(_OURS.fullmatch, names_in(out)):
                 run.drop(name)
             with warnings.catch_warnings(action="ignore"):  # Zarr's, of folders that are not its own
                 members = list(group)
@@ -163,9 +164,11 @@ class RunGroup:
         """Return the passes that are under way: their names, the blocks finished, and all of them."""
         if "stages" not in self.group:
             return []
+        with warnings.catch_warnings(action="ignore"):  # Zarr's, of what is half deleted
+            passes = list(cast("Any", self.group["stages"]).groups())
         return [
             (name.replace("_", " "), int(group["done"].nchunks_initialized), int(group["done"].nchunks))
-            for name, group in cast("Any", self.group["stages"]).groups()
+            for name, group in passes
             if "done" in group
         ]
 
@@ -175,12 +178,11 @@ class RunGroup:
 
     def drop(self, name: str) -> None:
         """Delete an array or group of the run, if it is there; of a journal the marks go first."""
-        for member in (f"{name}/done", name):
-            if is_local(self.url):  # a folder that a killed run half deleted is no member any more
-                if Path(self.url, member).exists():
-                    shutil.rmtree(Path(self.url, member))
-            elif member in self.group:
+        for member in (f"{name}/done", name):  # what a killed run half deleted is no member any more
+            if not is_local(self.url):
                 del self.group[member]
+            elif Path(self.url, member).exists():
+                shutil.rmtree(Path(self.url, member))
 
     def journal(
         self,
@@ -219,7 +221,9 @@ def _existing(out: str, mode: str = "r+") -> zarr.Group | None:
     except OSError as error:
         raise RunError(f"OUT {out} cannot be opened: {error}.") from error
     try:
-        return zarr.open_group(store_of(out), mode=cast("Any", mode))
+        return zarr.open_group(store_of(out), mode=cast("Any", mode), zarr_format=3)
+    except DcfError:
+        raise
     except (FileNotFoundError, BaseZarrError):
         return None
     except OSError as error:

@@ -22,6 +22,7 @@ from dcf.errors import DcfError, RunError, SourceError, UsageError
 from dcf.solvers.shared import SharedSetting
 from dcf.storage.codecs import bounded
 from dcf.storage.guard import METADATA, Guard, check_metadata
+from dcf.storage.remote import RemoteStore
 from dcf.types import Layout, Real
 from dcf.urls import conceal
 
@@ -62,13 +63,11 @@ def open_source(source: str | Path | zarr.Array[Any], *, tensor: bool = False) -
             check_metadata(url)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Zarr thinks of metadata is not the user's concern
-            node = zarr.open(store=url, mode="r")
+            node = _opened(url)
             if not isinstance(node, zarr.Array):
                 names = sorted(itertools.islice(node.array_keys(), 5))
     except DcfError:
         raise
-    except ImportError as error:
-        raise UsageError(f"SOURCE {url} needs the extra: pip install 'dcf[cloud]' ({error}).") from error
     except Exception as error:
         cause = f"{type(error).__name__}: {error!s:.200}".rstrip(".")
         if "://" not in url and any(Path(url, name).exists() for name in METADATA):
@@ -82,6 +81,16 @@ def open_source(source: str | Path | zarr.Array[Any], *, tensor: bool = False) -
         inside = f"; name one of its arrays, such as {url.rstrip('/')}/{names[0]}" if names else ""
         raise UsageError(f"SOURCE {url} is a Zarr group, not an array{inside}.")
     return _checked(node, url, tensor)
+
+
+def _opened(url: str) -> zarr.Array[Any] | zarr.Group:
+    if "://" not in url:
+        return zarr.open(store=url, mode="r")
+    store = RemoteStore(url, "SOURCE", read_only=True)
+    try:  # asked for both at once, a store that may not be listed refuses what is not there
+        return zarr.open(store=store, mode="r", zarr_format=3)
+    except (FileNotFoundError, BaseZarrError):
+        return zarr.open(store=store, mode="r", zarr_format=2)
 
 
 def _checked(array: zarr.Array[Any], url: str, tensor: bool) -> zarr.Array[Any]:

@@ -7,25 +7,35 @@ import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import zarr
+from zarr.core.sync import sync
 
+from dcf.errors import DcfError, UsageError
 from dcf.storage.durable import is_local, store_of
 from dcf.storage.source import open_source
+
+_NAME = ".dcf-check-"
 
 
 def read_corner(source: str) -> str:
     """Read the first entry of a source, and so one chunk; return what went wrong, empty for nothing."""
     try:
-        array = open_source(source, tensor=_is_tensor(source))
+        array = _opened(source)
         array[(slice(0, 1),) * array.ndim]
     except Exception as error:
-        return f"{type(error).__name__}: {error}" if not str(error).startswith("SOURCE") else str(error)
+        return str(error) if isinstance(error, DcfError) else f"{type(error).__name__}: {error}"
     return ""
 
 
-def _is_tensor(source: str) -> bool:
-    return len(zarr.open(store=source, mode="r").shape) > 2  # type: ignore[union-attr]
+def _opened(source: str) -> zarr.Array[Any]:
+    try:
+        return open_source(source)
+    except UsageError as error:
+        with suppress(UsageError):
+            return open_source(source, tensor=True)
+        raise error
 
 
 def write_beside(out: str) -> str:
@@ -33,15 +43,14 @@ def write_beside(out: str) -> str:
     try:
         if is_local(out):
             place = next(folder for folder in (Path(out), *Path(out).parents) if folder.is_dir())
-            with tempfile.NamedTemporaryFile(dir=place, prefix=".dcf-check-") as file:
+            with tempfile.NamedTemporaryFile(dir=place, prefix=_NAME) as file:
                 file.write(b"dcf")
                 file.flush()
                 os.fsync(file.fileno())
-            return ""
-        name = f".dcf-check-{uuid.uuid4().hex}"
-        group = zarr.open_group(store_of(f"{out.rstrip('/')}/{name}"), mode="w", zarr_format=3)
-        with suppress(Exception):  # it was written, which is what was asked
-            group.store.delete_dir("") if group.store.supports_deletes else None
+        else:
+            store = store_of(f"{out.rstrip('/')}/{_NAME}{uuid.uuid4().hex}")
+            zarr.open_group(store, mode="w", zarr_format=3)
+            sync(store.delete("zarr.json"))
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return str(error) if isinstance(error, DcfError) else f"{type(error).__name__}: {error}"
     return ""
