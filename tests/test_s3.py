@@ -197,7 +197,7 @@ ELSEWHERE = {"AWS_PROFILE": "unheard-of"}
     [
         (SOURCE, WRONG, 2, "cannot be opened: PermissionError"),
         (OUT, WRONG, 1, "cannot be read, at driver/beat/zarr.json, (PermissionError"),
-        ("inspect {out}", WRONG, 1, "cannot be read, at driver/beat/zarr.json, (PermissionError"),
+        ("inspect {out}", WRONG, 1, "cannot be read, at zarr.json, (PermissionError"),
         (SOURCE, NOBODY, 2, "cannot be opened: NoCredentialsError"),
         (OUT, NOBODY, 1, "NoCredentialsError"),
         (SOURCE, ELSEWHERE, 2, "cannot be opened: ProfileNotFound"),
