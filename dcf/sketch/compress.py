@@ -18,10 +18,11 @@ from dcf.errors import EntryError, ScaleError, SourceError
 from dcf.sketch.kernels import count_zeros
 from dcf.sketch.range import meet, triangle
 from dcf.sketch.rows import RowSample, RowSampler
+from dcf.solvers.blocks import finished_blocks
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import block_task
 from dcf.solvers.sums import REACH, squared_row_norms
-from dcf.types import Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
+from dcf.types import Arrays, Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -226,16 +227,13 @@ def compress_subtree(
 ) -> Sketch:
     """Compress the blocks of one task in order, storing each, and return their merged sketch."""
 
-    def finish(block: Block) -> Sketch:
-        kept = journal.load(block)
-        if kept is not None:
-            return Sketch.from_arrays(kept)
+    def make(block: Block) -> tuple[Sketch, Arrays, Real | None]:
         sketch, z = compress_block(source, recipe, block)
-        journal.save(block, sketch.to_arrays(recipe.sample_capacity), z if recipe.span else None)
-        return sketch
+        return sketch, sketch.to_arrays(recipe.sample_capacity), z if recipe.span else None
 
     with block_task():
-        return fold(map(finish, blocks), partial(Sketch.merge, capacity=recipe.sample_capacity))
+        parts = finished_blocks(journal, blocks, Sketch.from_arrays, make)
+        return fold(parts, partial(Sketch.merge, capacity=recipe.sample_capacity))
 
 
 def compress(
