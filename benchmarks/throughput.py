@@ -2,11 +2,12 @@
 
     python benchmarks/throughput.py [--size 4GB] [--pairs 7]
 
-The data (float32, rank 10 with noise, chunks of 4096 x 1000, Zstandard) lie in a temporary directory and are
-deleted at the end. Bare: processes with the workers' environment each read their part with plain Zarr, stripe by
-stripe into one buffer, and do nothing else. Against them: pass 1 of `dcf sketch --rank 10` with all its sketches,
-checks and journal, on a Dask client of as many processes, started before. One worker and one reader are pinned to
-the same core. Bare reads and runs take turns; the first pair of each only warms up.
+The data (float32, rank 10 with noise, chunks of 4096 x 1000, Zstandard) lie in a temporary directory and
+are deleted at the end. Bare: processes with the workers' environment each read their part with plain Zarr,
+a layer of chunks at a time into one buffer, and do nothing else. Against them: pass 1 of `dcf sketch
+--rank 10` with all its sketches, checks and journal, on a Dask client of as many processes, started before.
+One worker and one reader are pinned to the same core. Bare reads and runs take turns; the first pair of each
+only warms up.
 """
 
 import argparse
@@ -46,7 +47,9 @@ def plant(folder: Path, rows: int) -> Path:
     for start in range(0, rows, CHUNKS[0]):
         target[start : start + CHUNKS[0]] = array[start : start + CHUNKS[0]]
     stored = sum(file.stat().st_size for file in packed.rglob("*") if file.is_file())
-    print(f"{rows} x {COLUMNS} float32, {array.nbytes / 1e9:.1f} GB, compressed to {stored / array.nbytes:.2f}")
+    print(
+        f"{rows} x {COLUMNS} float32, {array.nbytes / 1e9:.1f} GB, compressed to {stored / array.nbytes:.2f}"
+    )
     return packed
 
 
@@ -131,7 +134,9 @@ def main() -> None:
             print(name)
             medians[name] = compare(source, Path(folder), count, asked.pairs)
     for name, ratio in medians.items():
-        print(f"{'ok    ' if ratio >= LEAST else 'FAILED'} {name}: median ratio {ratio:.2f} (at least {LEAST})")
+        print(
+            f"{'ok    ' if ratio >= LEAST else 'FAILED'} {name}: median ratio {ratio:.2f} (at least {LEAST})"
+        )
     sys.exit(not all(ratio >= LEAST for ratio in medians.values()))
 
 

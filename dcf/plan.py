@@ -233,25 +233,25 @@ def _planned(
     sketch_tasks = -(-sketch_blocks // subtree_size(sketch_blocks, most_tasks))
     # Nodes of the whole tree: a worker may hold the roots of tasks that wait for their partners.
     sketch_depth, refine_depth = (sketch_blocks - 1).bit_length(), (refine_blocks - 1).bit_length()
-    stripe_bytes = min(stripe_rows, rows) * row_bytes * (1 if axis == 0 else 2)
-    chunks_of_stripe, in_flight_bytes = decoding(layout, axis, stripe_rows)
+    chunks_of_stripe, stripe_bytes, in_flight_bytes = decoding(layout, axis, stripe_rows)
     tile_bytes = tile_rows * width * computed
     reading = stripe_bytes + in_flight_bytes + chunks_of_stripe * CHUNK_NOTES
     factor_bytes = refine_block_rows * carried * computed
     # The journal pads the sample, and Zarr writes an array through two copies.
     journal_bytes = sample_bytes + 3 * max(sample_bytes, 8 * seen * max(PROBE_SIZE, d))
-    # A node a level, the one in hand, and one that malloc has not given back (benchmarks/memory.py).
-    held_bytes = (sketch_depth + 2) * sketch_bytes + 8 * seen * corange
+    # A node a level, the one in hand, and one that malloc has not given back (benchmarks/memory.py); with
+    # the block before, which is saved meanwhile, two more.
+    held_bytes = (sketch_depth + 4) * sketch_bytes
     slice_bytes = 32 * q * min(SLICE_ROWS, sketch_block_rows)
     stages: dict[str, dict[str, int]] = {
         "sketch": {
             "data": reading + 4 * tile_bytes,
-            "sketch": held_bytes + max(2 * sketch_bytes, journal_bytes),
-            "range": q * computed * (sketch_block_rows + 3 * range_chunk_rows + 5 * seen) + slice_bytes,
+            "sketch": held_bytes + journal_bytes,
+            "range": q * computed * (2 * sketch_block_rows + 3 * range_chunk_rows + 5 * seen) + slice_bytes,
         },
         "refine": {
             "data": reading + 8 * tile_bytes,
-            "factors": 4 * factor_bytes + (refine_depth + 6) * sums_bytes,
+            "factors": 5 * factor_bytes + (refine_depth + 6) * sums_bytes,
         },
         "scale": {"factors": 9 * factor_bytes},
     }

@@ -164,7 +164,7 @@ class _Stripe(cpu.NDBuffer):
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super().__init__(np.broadcast_to(np.empty((), dtype), shape))
+        super().__init__(cast("Any", np.broadcast_to(np.empty((), dtype), shape)))
         self._parts: list[tuple[tuple[slice, ...], Any]] = []
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -244,7 +244,7 @@ class ArraySource:
                 known = len(absent)
             for row in range(0, last - first, self.tile_rows):
                 tile = stripe.rows(row, min(row + self.tile_rows, last - first), self.axis, buffer)
-                yield first + row, cast("Real", tile.reshape(len(tile), -1))
+                yield first + row, cast("Real", tile.reshape(len(tile), self.width))
             del stripe, tile  # before the next is read
 
     def _guarded(self, absent: set[str]) -> zarr.Array[Any]:
