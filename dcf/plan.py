@@ -19,7 +19,6 @@ from dcf.sizes import (
     CARRIED_ON,
     MIB,
     MOST_CHUNKS_IN_FLIGHT,
-    RANGE_BYTES,
     carried_of,
     compressed_axes,
     decoding,
@@ -41,10 +40,11 @@ TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its product
 STRIPE_BYTES = 16 * MIB  # enough to hide the cost of a read call behind its decoding
 BLOCK_BYTES = 64 * MIB  # least work of a block, so that its journal entry costs nothing
 MOST_BLOCKS = 4096
-READ_PER_JOURNAL_BYTE = 20
+READ_PER_JOURNAL_BYTE = 40
 TASKS_PER_WORKER = 20
 CHUNK_NOTES = 4096  # what Zarr remembers of a chunk while it reads a stripe of them
 SLICE_ROWS = 8192  # of Z that are worked on at once
+RANGE_CHUNK_BYTES = 8 * MIB  # of Z: a file costs as much as a megabyte
 CHUNKS_OF_RANGE = 10  # of Z that Zarr reads at once, by its own default
 PROBE_SIZE = 256
 CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 6q
@@ -224,7 +224,7 @@ def _planned(
     sums_bytes = 8 * carried * (width + carried)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
     range_chunk_rows = stored_rows * _largest_divisor(
-        sketch_block_rows // stored_rows, RANGE_BYTES // (max(q, 1) * computed * stored_rows)
+        sketch_block_rows // stored_rows, RANGE_CHUNK_BYTES // (max(q, 1) * computed * stored_rows)
     )
     refine_block_rows = _block_rows(rows, row_bytes, stored_rows, sums_bytes)
 
@@ -330,7 +330,7 @@ def _planned(
 
 
 def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:
-    """Return the rows of a block: whole chunks (or shards).
+    """Return the rows of a block: whole chunks (or shards), where there are many a multiple of many of them.
 
     Enough reading to pay for its journal entry, and about a power of two of blocks, so that they
     share out evenly.
@@ -338,8 +338,10 @@ def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int)
     least = max(READ_PER_JOURNAL_BYTE * journal_bytes, BLOCK_BYTES, rows * row_bytes // MOST_BLOCKS)
     count = max(1, rows * row_bytes // least)
     count = 1 << (count.bit_length() - 1)
-    block = -(-rows // count)
-    return min(-(-block // stored_rows) * stored_rows, -(-rows // stored_rows) * stored_rows)
+    block, step = -(-rows // count), stored_rows
+    while 32 * step <= block:
+        step *= 2
+    return min(-(-block // step) * step, -(-rows // stored_rows) * stored_rows)
 
 
 def _largest_divisor(number: int, most: int) -> int:
