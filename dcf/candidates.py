@@ -146,7 +146,7 @@ def _compare(job: Job, solver: Comparable, sample: Real, found: dict[str, Candid
 def surrogate_of(job: Job) -> tuple[Surrogate, SurrogateRows]:
     """Return M̂, less the means of its columns where asked, and its rows, computed where they lie."""
     plan = job.plan
-    omega = job.span.dense(0, plan.width).T
+    omega = job.span.dense(plan.width)
     corange, triangle = (job.run.complete(f"stages/{name}")[:] for name in ("corange", "triangle"))
     surrogate = Surrogate.of(corange, triangle, omega, 10.0 * float(np.finfo(plan.dtype).eps))
     unseen = surrogate.unseen(job.run.complete("stages/probe")[:], omega)
@@ -168,7 +168,7 @@ def _singular_vectors(job: Job) -> Candidate:
     triangle = job.run.complete("stages/triangle")[:]
     sums = np.zeros(plan.range_size)
     if job.mean_of == "columns":
-        sums = plan.rows * job.span.dense(0, plan.width) @ job.run.complete("stages/mean")[:]
+        sums = plan.rows * job.span.dense(plan.width).T @ job.run.complete("stages/mean")[:]
     h = surrogate.leading(triangle.T @ triangle, sums, plan.rows, plan.carried - centred)
     return Candidate(job.with_means(h), Status.converged, "", 0, 0.0, None)
 

@@ -13,8 +13,7 @@ from dcf.kinds import model_of, row_factorizer, sketch_factorizer
 from dcf.sizes import mean_of
 from dcf.sketch.projections import (
     CountSketch,
-    Gaussian,
-    GaussianWithOnes,
+    Folded,
     Role,
     SparseBinary,
     SparseSign,
@@ -88,10 +87,9 @@ class Job:
         return CountSketch(self.settings.seed, self.plan.probe_size, role=Role.probe)
 
     @cached_property
-    def span(self) -> Gaussian:
-        """Ωᵀ (q, m)."""
-        kind = GaussianWithOnes if self.mean_of == "rows" else Gaussian
-        return kind(self.settings.seed, self.plan.range_size, Role.range)
+    def span(self) -> Folded:
+        """Ω (m, q)."""
+        return Folded(self.settings.seed, self.plan.range_size, ones=self.mean_of == "rows")
 
     @cached_property
     def corange(self) -> SparseSign:

@@ -100,7 +100,7 @@ def estimate(job: Job, method: str) -> Certificate:
         difference -= seen.ones * job.run.complete("stages/mean")[:]
     known, squared_known = np.zeros_like(probe), 0.0
     if surrogate is not None:
-        known = difference - surrogate.unseen(probe, job.span.dense(0, plan.width).T)
+        known = difference - surrogate.unseen(probe, job.span.dense(plan.width))
         outside = h - g @ surrogate.directions  # of the surrogate's row space
         squared_known = seen.squared_residual + float((seen.gram * (outside @ outside.T)).sum())
     rounding = 4.0 * float(np.finfo(dtype).eps * np.sqrt(plan.rank))

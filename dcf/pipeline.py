@@ -20,6 +20,7 @@ from dcf.stages import tidy
 from dcf.storage.derived import Keeping
 from dcf.types import STAGES, Block, Statistics, Status
 
+SAMPLE_PARTS = 8  # chunks of a block's sample in the journal
 # Squared norms of two passes over the same data differ by rounding alone.
 SAME_DATA = 1e-4
 
@@ -92,6 +93,8 @@ class Pipeline:
             "sketch",
             len(plan.sketch_blocks),
             like,
+            # Few rows of a later block get into the sample; chunks of zeros are not written.
+            chunks={"sample_rows": (-(-recipe.sample_capacity // SAMPLE_PARTS), plan.sketch_width)},
             rows=self.job.allocate_once("stages/range") if plan.range_size else None,
             rows_at_once=plan.range_chunk_rows,
         )

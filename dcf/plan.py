@@ -19,7 +19,6 @@ from dcf.sizes import (
     CARRIED_ON,
     MIB,
     MOST_CHUNKS_IN_FLIGHT,
-    RANGE_BYTES,
     carried_of,
     compressed_axes,
     decoding,
@@ -41,10 +40,11 @@ TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its product
 STRIPE_BYTES = 16 * MIB  # enough to hide the cost of a read call behind its decoding
 BLOCK_BYTES = 64 * MIB  # least work of a block, so that its journal entry costs nothing
 MOST_BLOCKS = 4096
-READ_PER_JOURNAL_BYTE = 20
+READ_PER_JOURNAL_BYTE = 40
 TASKS_PER_WORKER = 20
 CHUNK_NOTES = 4096  # what Zarr remembers of a chunk while it reads a stripe of them
 SLICE_ROWS = 8192  # of Z that are worked on at once
+RANGE_CHUNK_BYTES = 8 * MIB  # of Z: a file costs as much as a megabyte
 CHUNKS_OF_RANGE = 10  # of Z that Zarr reads at once, by its own default
 PROBE_SIZE = 256
 CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 6q
@@ -224,7 +224,7 @@ def _planned(
     sums_bytes = 8 * carried * (width + carried)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
     range_chunk_rows = stored_rows * _largest_divisor(
-        sketch_block_rows // stored_rows, RANGE_BYTES // (max(q, 1) * computed * stored_rows)
+        sketch_block_rows // stored_rows, RANGE_CHUNK_BYTES // (max(q, 1) * computed * stored_rows)
     )
     refine_block_rows = _block_rows(rows, row_bytes, stored_rows, sums_bytes)
 
@@ -233,25 +233,25 @@ def _planned(
     sketch_tasks = -(-sketch_blocks // subtree_size(sketch_blocks, most_tasks))
     # Nodes of the whole tree: a worker may hold the roots of tasks that wait for their partners.
     sketch_depth, refine_depth = (sketch_blocks - 1).bit_length(), (refine_blocks - 1).bit_length()
-    stripe_bytes = min(stripe_rows, rows) * row_bytes * (1 if axis == 0 else 2)
-    chunks_of_stripe, in_flight_bytes = decoding(layout, axis, stripe_rows)
+    chunks_of_stripe, stripe_bytes, in_flight_bytes = decoding(layout, axis, stripe_rows)
     tile_bytes = tile_rows * width * computed
     reading = stripe_bytes + in_flight_bytes + chunks_of_stripe * CHUNK_NOTES
     factor_bytes = refine_block_rows * carried * computed
     # The journal pads the sample, and Zarr writes an array through two copies.
     journal_bytes = sample_bytes + 3 * max(sample_bytes, 8 * seen * max(PROBE_SIZE, d))
-    # A node a level, the one in hand, and one that malloc has not given back (benchmarks/memory.py).
-    held_bytes = (sketch_depth + 2) * sketch_bytes + 8 * seen * corange
+    # A node a level, the one in hand, and one that malloc has not given back (benchmarks/memory.py); with
+    # the block before, which is saved meanwhile, two more.
+    held_bytes = (sketch_depth + 4) * sketch_bytes
     slice_bytes = 32 * q * min(SLICE_ROWS, sketch_block_rows)
     stages: dict[str, dict[str, int]] = {
         "sketch": {
             "data": reading + 4 * tile_bytes,
-            "sketch": held_bytes + max(2 * sketch_bytes, journal_bytes),
-            "range": q * computed * (sketch_block_rows + 3 * range_chunk_rows + 5 * seen) + slice_bytes,
+            "sketch": held_bytes + journal_bytes,
+            "range": q * computed * (2 * sketch_block_rows + 3 * range_chunk_rows + 5 * seen) + slice_bytes,
         },
         "refine": {
             "data": reading + 8 * tile_bytes,
-            "factors": 4 * factor_bytes + (refine_depth + 6) * sums_bytes,
+            "factors": 5 * factor_bytes + (refine_depth + 6) * sums_bytes,
         },
         "scale": {"factors": 9 * factor_bytes},
     }
@@ -330,7 +330,7 @@ def _planned(
 
 
 def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int) -> int:
-    """Return the rows of a block: whole chunks (or shards).
+    """Return the rows of a block: whole chunks (or shards), where there are many a multiple of many of them.
 
     Enough reading to pay for its journal entry, and about a power of two of blocks, so that they
     share out evenly.
@@ -338,8 +338,10 @@ def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int)
     least = max(READ_PER_JOURNAL_BYTE * journal_bytes, BLOCK_BYTES, rows * row_bytes // MOST_BLOCKS)
     count = max(1, rows * row_bytes // least)
     count = 1 << (count.bit_length() - 1)
-    block = -(-rows // count)
-    return min(-(-block // stored_rows) * stored_rows, -(-rows // stored_rows) * stored_rows)
+    block, step = -(-rows // count), stored_rows
+    while 32 * step <= block:
+        step *= 2
+    return min(-(-block // step) * step, -(-rows // stored_rows) * stored_rows)
 
 
 def _largest_divisor(number: int, most: int) -> int:

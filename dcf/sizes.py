@@ -53,8 +53,8 @@ def rate(size: float, seconds: float) -> str:
     return f"{gigabytes(size / max(seconds, 1e-9))}/s"
 
 
-def decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int]:
-    """Return the chunks of a stripe, and the most bytes that reading one of them (or one shard) takes.
+def decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int, int]:
+    """Return the chunks of a stripe, the bytes they decode to, and the most that reading one takes beside.
 
     A chunk is decoded whole, however little of it lies inside the array: once as it is stored, once
     decoded. Of a shard all chunks of the stripe are read together and put together, while some of them
@@ -63,11 +63,13 @@ def decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int]:
     chunk_bytes = layout.itemsize * math.prod(layout.chunks)
     extents = [-(-n // c) * c for n, c in zip(layout.shape, layout.chunks, strict=True)]
     extents[axis] = min(extents[axis], stripe_rows)
+    stripe_bytes = layout.itemsize * math.prod(extents)
     chunks = math.prod(-(-n // c) for n, c in zip(extents, layout.chunks, strict=True))
     if not layout.shards:
-        return chunks, 2 * chunk_bytes
+        return chunks, stripe_bytes, 2 * chunk_bytes
     part = math.prod(map(min, layout.shards, extents)) * layout.itemsize
-    return chunks, 2 * part + 2 * min(MOST_CHUNKS_IN_FLIGHT * chunk_bytes, max(part, chunk_bytes))
+    beside = 2 * part + 2 * min(MOST_CHUNKS_IN_FLIGHT * chunk_bytes, max(part, chunk_bytes))
+    return chunks, stripe_bytes, beside
 
 
 def refuse_senseless_rank(layout: Layout, settings: Settings) -> None:

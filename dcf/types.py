@@ -134,8 +134,8 @@ class Projection(Protocol):
     def sketch_size(self) -> int:
         """d, the number of rows."""
 
-    def accumulate(self, tile: Real, start: int, out: Float64) -> None:
-        """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m)."""
+    def accumulate(self, tile: Real, start: int, out: Real) -> None:
+        """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m), in the precision of `out`."""
 
     def transpose(self, v: Float64, start: int, stop: int) -> Float64:
         """Return P[:, start:stop]ᵀ · v, (stop − start, k), for v (d, k)."""

@@ -6,13 +6,13 @@ itself would break the memory promise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from dcf.refinement.alternating import refine_block
 from dcf.sketch.compress import SketchRecipe, compress_block
-from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseBinary, SparseSign
+from dcf.sketch.projections import CountSketch, Folded, Role, SparseBinary, SparseSign
 from dcf.types import Block
 
 if TYPE_CHECKING:
@@ -52,11 +52,16 @@ def compile_kernels(plan: Plan, model: Model, recovery: Callable[[float], Column
     source, block = _Tiny(plan.dtype), Block(0, 0, _ROWS)
     projection = SparseBinary(0, 8, 2) if plan.sketch_size else None
     probe = CountSketch(0, 4, role=Role.probe)
-    span = Gaussian(0, 3, Role.range) if plan.range_size else None
+    span = Folded(0, 3) if plan.range_size else None
     corange = SparseSign(0, 8, 2, Role.corange) if plan.range_size else None
     capacity = 3 if plan.sample_size else 0
     recipe = SketchRecipe(0, probe, capacity, projection, span, corange, plan.dtype, False)
     compress_block(source, recipe, block)
+    if span is not None:
+        wide = np.ones((1, 2 * span.fold + 3), plan.dtype)
+        span.product(wide.shape[1], plan.dtype)(
+            cast("Real", wide), cast("Real", np.empty((1, 3), plan.dtype))
+        )
     refine_block(source, model, np.ones((2, _WIDTH)), None, plan.dtype, block)
     if projection is not None:
         recovery(1.0).recover(*projection.columns(0, _ROWS), np.ones(8))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dcf.factorization.nmf import HalsNMF
 from dcf.factorization.range import factorize_surrogate
 from dcf.refinement.alternating import Unjournalled, refine_subtree
-from dcf.sketch.projections import CountSketch, Gaussian, Role, SparseSign
+from dcf.sketch.projections import CountSketch, Folded, Role, SparseSign
 from dcf.sketch.range import Surrogate, SurrogateRows, meet, triangle
 from dcf.solvers.gram_nnls import nonnegative_solve
 from dcf.solvers.models import Nonnegative
@@ -19,7 +19,7 @@ from dcf.types import Block
 
 
 def sketched(m, q, size, seed=0, precision=1e-13):
-    omega = Gaussian(seed, q, Role.range).dense(0, m.shape[1]).T
+    omega = Folded(seed, q).dense(m.shape[1])
     z, x = m @ omega, np.zeros((size, m.shape[1]))
     SparseSign(seed, size, role=Role.corange).accumulate(m, 0, x)
     return z, Surrogate.of(x, triangle(z), omega, precision), omega

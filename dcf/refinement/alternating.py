@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dask.delayed import delayed
 
+from dcf.solvers.blocks import finished_blocks
 from dcf.solvers.gram_nnls import inverse_gram
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import block_task
@@ -173,16 +174,12 @@ def refine_subtree(
     """Refine the blocks of one task in order, storing each, and return their merged sums."""
     h = np.asarray(components[:])
 
-    def finish(block: Block) -> RefineSums:
-        kept = journal.load(block)
-        if kept is not None:
-            return RefineSums.from_arrays(kept)
+    def make(block: Block) -> tuple[RefineSums, Arrays, NDArray[Any]]:
         sums, weights = refine_block(source, model, h, gram, dtype, block, columns)
-        journal.save(block, sums.to_arrays(), weights)
-        return sums
+        return sums, sums.to_arrays(), weights
 
     with block_task():
-        return fold(map(finish, blocks), RefineSums.merge)
+        return fold(finished_blocks(journal, blocks, RefineSums.from_arrays, make), RefineSums.merge)
 
 
 def refine(

@@ -15,18 +15,21 @@ import numpy as np
 from dask.delayed import delayed
 
 from dcf.errors import EntryError, ScaleError, SourceError
-from dcf.sketch.kernels import count_zeros
+from dcf.sketch.kernels import look_at
 from dcf.sketch.range import meet, triangle
 from dcf.sketch.rows import RowSample, RowSampler
+from dcf.solvers.blocks import finished_blocks
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import block_task
 from dcf.solvers.sums import REACH, squared_row_norms
-from dcf.types import Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
+from dcf.types import Arrays, Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from dcf.sketch.projections import Folded
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class SketchRecipe:
     """s + 1 rows kept, or 0 for no sample"""
     projection: Projection | None
     """P, or None for no one-sided sketch"""
-    span: Projection | None
-    """Ωᵀ (q, m), or None for no range sketch"""
+    span: Folded | None
+    """Ω (m, q), or None for no range sketch"""
     corange: Projection | None
     """Ψ (l, n), or None for no range sketch"""
     dtype: str
@@ -138,33 +141,34 @@ def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
     )
 
 
-def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> tuple[Sketch, Real]:
+def compress_block(
+    source: BlockSource, recipe: SketchRecipe, block: Block, bound: float = np.inf
+) -> tuple[Sketch, Real]:
     """Read the rows of `block` once; return their sketch and their rows of Z = M Ω (b, q).
 
-    Raises `SourceError` at the first NaN, Inf or (unless allowed) negative entry, `ScaleError` for one
-    too large to multiply.
+    bound : no row with a key from there on will be in the sample of the whole. Raises `SourceError` at the
+    first NaN, Inf or (unless allowed) negative entry, `ScaleError` for one too large to multiply.
     """
-    width = recipe.width(source)
+    width, whole = recipe.width(source), source.width
     sketch = empty_sketch(recipe, width)
-    sampler = RowSampler(recipe.seed, recipe.sample_capacity, width, np.dtype(recipe.dtype))
-    omega = np.empty((width, 0)) if recipe.span is None else recipe.span.dense(0, width).T
-    omega = np.ascontiguousarray(omega, recipe.dtype)
-    z = cast("Real", np.empty((block.stop - block.start, omega.shape[1]), recipe.dtype))
-    x = np.zeros(sketch.corange.shape)
-    squared_norm, minimum, maximum, zeros = 0.0, np.inf, -np.inf, 0
+    sampler = RowSampler(recipe.seed, recipe.sample_capacity, width, np.dtype(recipe.dtype), bound)
+    multiply = recipe.span.product(width, recipe.dtype) if recipe.span else None
+    q = recipe.span.sketch_size if recipe.span else 0
+    z = cast("Real", np.empty((block.stop - block.start, q), recipe.dtype))
+    least = cast("Real", np.full(whole, np.inf, recipe.dtype))
+    most = cast("Real", np.full(whole, -np.inf, recipe.dtype))
+    squared_norm, zeros = 0.0, 0
     absent: set[str] = set()
     reach = float(np.sqrt(REACH[recipe.dtype][1]))
     for start, tile in source.tiles(block.start, block.stop, absent):
         norms = np.empty(len(tile))
-        squared_row_norms(tile, norms)
-        least, most = float(tile.min()), float(tile.max())
-        if not np.isfinite(norms).all() or (least < 0.0 and not recipe.negatives_allowed):
+        zeros += look_at(tile, norms, least, most)
+        low, high = float(least.min()), float(most.max())
+        if not np.isfinite(norms).all() or (low < 0.0 and not recipe.negatives_allowed):
             refuse_bad_entry(source, recipe.negatives_allowed, tile, start)
-        if max(-least, most) > reach:
-            raise ScaleError(max(-least, most))
+        if max(-low, high) > reach:
+            raise ScaleError(max(-low, high))
         squared_norm += float(norms.sum())
-        minimum, maximum = min(minimum, least), max(maximum, most)
-        zeros += int(count_zeros(tile))
         if recipe.columns is not None:
             tile = cast("Real", np.ascontiguousarray(tile[:, recipe.columns]))
             squared_row_norms(tile, norms)
@@ -172,8 +176,9 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         if recipe.projection is not None:
             recipe.projection.accumulate(tile, start, sketch.compressed)
         if recipe.corange is not None:
-            recipe.corange.accumulate(tile, start, x)
-            np.matmul(tile, omega, out=z[start - block.start : start - block.start + len(tile)])
+            recipe.corange.accumulate(tile, start, sketch.corange)
+        if multiply is not None:
+            multiply(tile, z[start - block.start : start - block.start + len(tile)])
         if recipe.mean_of == "columns":
             sketch.means[:] += tile.sum(axis=0, dtype=np.float64)
         elif recipe.mean_of == "rows":
@@ -188,20 +193,19 @@ def compress_block(source: BlockSource, recipe: SketchRecipe, block: Block) -> t
         )
     statistics = Statistics(
         squared_norm,
-        minimum,
+        float(least.min()),
         zeros,
         len(absent),
         source.decoded_bytes(block.start, block.stop),
-        maximum,
+        float(most.max()),
     )
-    whole = replace(
+    complete = replace(
         sketch,
         statistics=statistics,
         sample=sampler.sample(),
-        corange=cast("Real", x.astype(recipe.dtype)),
         triangle=triangle(z),
     )
-    return whole, z
+    return complete, z
 
 
 def refuse_bad_entry(source: BlockSource, negatives_allowed: bool, tile: Real, start: int) -> None:
@@ -225,17 +229,25 @@ def compress_subtree(
     source: BlockSource, recipe: SketchRecipe, journal: Journal, blocks: Sequence[Block]
 ) -> Sketch:
     """Compress the blocks of one task in order, storing each, and return their merged sketch."""
+    smallest = np.empty(0)  # keys so far, as many as a sample holds
 
-    def finish(block: Block) -> Sketch:
-        kept = journal.load(block)
-        if kept is not None:
-            return Sketch.from_arrays(kept)
-        sketch, z = compress_block(source, recipe, block)
-        journal.save(block, sketch.to_arrays(recipe.sample_capacity), z if recipe.span else None)
+    def bounded(sketch: Sketch) -> Sketch:
+        nonlocal smallest
+        smallest = np.sort(np.concatenate([smallest, sketch.sample.keys]))[: recipe.sample_capacity]
         return sketch
 
+    def load(kept: dict[str, NDArray[Any]]) -> Sketch:
+        return bounded(Sketch.from_arrays(kept))
+
+    def make(block: Block) -> tuple[Sketch, Arrays, Real | None]:
+        full = 0 < len(smallest) == recipe.sample_capacity
+        sketch, z = compress_block(source, recipe, block, float(smallest[-1]) if full else np.inf)
+        kept = bounded(sketch).to_arrays(recipe.sample_capacity)
+        return sketch, kept, z if recipe.span else None
+
     with block_task():
-        return fold(map(finish, blocks), partial(Sketch.merge, capacity=recipe.sample_capacity))
+        parts = finished_blocks(journal, blocks, load, make)
+        return fold(parts, partial(Sketch.merge, capacity=recipe.sample_capacity))
 
 
 def compress(

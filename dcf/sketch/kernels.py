@@ -110,16 +110,7 @@ def gaussian_columns(seed: int, role: int, start: int, out: Float64) -> None:
 
 
 @kernel
-def uniform_columns(seed: int, role: int, start: int, out: Float64) -> None:
-    """Write one uniform draw in (0, 1] for each of the columns start … into `out` (columns,)."""
-    draws = np.empty(4, np.uint64)
-    for i in range(out.shape[0]):
-        philox(np.uint64(seed), np.uint64(role), np.uint64(start + i), np.uint64(0), draws)
-        out[i] = _unit(draws[0])
-
-
-@kernel
-def scatter_rows(tile: Real, index: Index, value: Float64, out: Float64) -> None:
+def scatter_rows(tile: Real, index: Index, value: Real, out: Real) -> None:
     """Add P_b·tile to `out` (d, m): row i of `tile` (b, m) goes to the p rows index[i]."""
     rows, width = tile.shape
     for i in range(rows):
@@ -142,12 +133,43 @@ def gather_rows(index: Index, value: Float64, v: Float64, out: Float64) -> None:
 
 
 @kernel
-def count_zeros(tile: Real) -> int:
-    """Return the number of entries of `tile` that are exactly zero."""
+def fold_columns(tile: Real, sign: Real, size: int, out: Real) -> None:
+    """Write `tile` (b, m), folded twice, into `out` (b, 2 size + 2).
+
+    Column j is added, times sign[0, j], to column j mod size, and, times sign[1, j], to column
+    size + j mod (size + 2).
+    """
+    width = tile.shape[1]
+    for i in range(tile.shape[0]):
+        out[i, :] = 0.0
+        for k in range(2):
+            length = size + 2 * k
+            folded = out[i, k * size : k * size + length]
+            for start in range(0, width, length):
+                part, signs = tile[i, start : start + length], sign[k, start : start + length]
+                for j in range(len(part)):
+                    folded[j] += signs[j] * part[j]
+
+
+@kernel
+def look_at(tile: Real, norms: Float64, least: Real, most: Real) -> int:
+    """Return the zeros of `tile` (b, m), and learn what there is to know of its entries in one sweep.
+
+    norms : (b,), overwritten: the float64 squared norm of every row, not finite where an entry is not;
+    least, most : (m,), the least and the greatest entry of every column so far.
+    """
     zeros = 0
     for i in range(tile.shape[0]):
-        for j in range(tile.shape[1]):
-            zeros += tile[i, j] == 0.0
+        row = tile[i]
+        total = 0.0
+        for j in range(len(row)):
+            entry = row[j]
+            total += np.float64(entry) * np.float64(entry)
+            least[j] = entry if entry < least[j] else least[j]
+            most[j] = entry if entry > most[j] else most[j]
+        norms[i] = total
+        for j in range(len(row)):
+            zeros += row[j] == 0.0
     return zeros
 
 
@@ -168,25 +190,37 @@ def _sift_down(keys: Float64, heap: Index, size: int) -> None:
 
 
 @kernel
+def sampling_keys(seed: int, role: int, start: int, squared_norms: Float64, keys: Float64) -> None:
+    """Write the key −ln(u) / ‖m‖² of the rows start … into `keys` (b,); ∞ for a row of zeros."""
+    draws = np.empty(4, np.uint64)
+    for i in range(len(keys)):
+        keys[i] = np.inf
+        if squared_norms[i] > 0.0:
+            philox(np.uint64(seed), np.uint64(role), np.uint64(start + i), np.uint64(0), draws)
+            keys[i] = -np.log(_unit(draws[0])) / squared_norms[i]
+
+
+@kernel
 def keep_smallest(
     tile: Real,
     keys_of_tile: Float64,
     first_row: int,
+    bound: float,
     size: int,
     keys: Float64,
     heap: Index,
     row_index: Index,
     rows: Real,
 ) -> int:
-    """Offer the rows of `tile` (b, m) to a sample of the smallest keys; return its new size.
+    """Offer the rows of `tile` (b, m) with keys below `bound` to a sample; return its new size.
 
-    keys, heap, row_index : (capacity,); rows : (capacity, m). Slots fill in order; `heap` orders
-    them by decreasing key, so its root is the slot that the next smaller key takes over.
+    keys, heap, row_index : (capacity,); rows : (capacity, m), of the smallest keys. Slots fill in order;
+    `heap` orders them by decreasing key, so its root is the slot that the next smaller key takes over.
     """
     capacity = keys.shape[0]
     for i in range(tile.shape[0]):
         key = keys_of_tile[i]
-        if not key < np.inf:
+        if not key < bound:
             continue
         if size < capacity:
             slot = size

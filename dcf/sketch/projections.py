@@ -4,21 +4,27 @@ Nothing of P is stored: a task makes the columns of the rows it reads. All of th
 few integers.
 """
 
+from __future__ import annotations
+
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
 from dcf.sketch.kernels import (
+    fold_columns,
     gather_rows,
     gaussian_columns,
     scatter_rows,
     sparse_columns,
-    uniform_columns,
 )
-from dcf.types import Float64, Index, Real
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dcf.types import Float64, Index, Real
 
 
 class Role(enum.IntEnum):
@@ -66,9 +72,10 @@ class _Sparse(ABC):
             value *= self.scale
         return index, value
 
-    def accumulate(self, tile: Real, start: int, out: Float64) -> None:
-        """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m)."""
-        scatter_rows(tile, *self.columns(start, start + tile.shape[0]), out)
+    def accumulate(self, tile: Real, start: int, out: Real) -> None:
+        """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m), in the precision of `out`."""
+        index, value = self.columns(start, start + tile.shape[0])
+        scatter_rows(tile, index, cast("Real", value.astype(out.dtype)), out)
 
     def transpose(self, v: Float64, start: int, stop: int) -> Float64:
         """Return P[:, start:stop]ᵀ · v, (stop − start, k), for v (d, k)."""
@@ -125,51 +132,77 @@ class CountSketch(_Sparse):
             raise ValueError(f"a count sketch has one nonzero a column, not {self.nnz}")
 
 
+LEAST_FOLD = 127
+
+
 @dataclass(frozen=True)
-class Gaussian:
-    """Entries N(0, 1/d), so that E‖Px‖² = ‖x‖²; dense, for short n only."""
+class Folded:
+    """Ωᵀ (q, m), whose product with a row of M takes few operations an entry however large q is.
+
+    Random signs fold the m columns twice, to j mod a and to j mod (a + 2), a odd, so that no two of
+    a (a + 2) columns meet twice; a Gaussian matrix mixes these 2a + 2 sums (Clarkson & Woodruff, *Low rank
+    approximation and regression in input sparsity time*, 2013). Up to m = a its entries are independent
+    N(0, 1/q).
+    """
 
     seed: int
     """of the run"""
     sketch_size: int
-    """d, rows of P"""
-    role: Role = Role.compress
+    """q, columns of Ω"""
+    ones: bool = False
+    """whether the first column of Ω is constant: M Ω then knows the sums of the rows of M"""
+    role: Role = Role.range
     """which stream"""
 
-    def _rows(self, start: int, stop: int) -> Float64:
-        out = np.empty((stop - start, self.sketch_size))
-        gaussian_columns(self.seed, int(self.role), start, out)
-        out /= np.sqrt(self.sketch_size)
-        return out
+    @property
+    def fold(self) -> int:
+        """The size a of the first fold: enough to keep a few q directions apart."""
+        return max(LEAST_FOLD, 3 * self.sketch_size) | 1
 
-    def accumulate(self, tile: Real, start: int, out: Float64) -> None:
-        """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m)."""
-        out += self._rows(start, start + tile.shape[0]).T @ tile
+    def _mixed(self) -> Float64:
+        """Return the Gaussian matrix (2a + 2, q) that mixes the sums."""
+        mixed = np.empty((2 * self.fold + 2, self.sketch_size))
+        gaussian_columns(self.seed, int(self.role), 0, mixed)
+        mixed /= np.sqrt(2.0 * self.sketch_size)
+        return mixed
 
-    def transpose(self, v: Float64, start: int, stop: int) -> Float64:
-        """Return P[:, start:stop]ᵀ · v, (stop − start, k), for v (d, k)."""
-        return self._rows(start, stop) @ v
+    def _signs(self, width: int) -> Float64:
+        """Return the two signs of every column, (2, m)."""
+        index, sign = np.empty((width, 2), np.int64), np.empty((width, 2))
+        sparse_columns(self.seed, int(self.role), 0, 2, True, index, sign)
+        return np.ascontiguousarray(sign.T)
 
-    def dense(self, start: int, stop: int) -> Float64:
-        """Return the panel P[:, start:stop] as a dense array (d, stop − start)."""
-        return np.ascontiguousarray(self._rows(start, stop).T)
+    def dense(self, width: int) -> Float64:
+        """Return Ω (m, q) as a dense array."""
+        j, mixed, sign = np.arange(width), self._mixed(), self._signs(width)
+        omega: Float64 = sign[0][:, None] * mixed[j % self.fold]
+        omega += sign[1][:, None] * mixed[self.fold + j % (self.fold + 2)]
+        if self.ones:
+            omega[:, 0] = 1.0 / np.sqrt(self.sketch_size)
+        return omega
 
+    def product(self, width: int, dtype: str) -> Callable[[Real, Real], None]:
+        """Return what writes tile · Ω (b, q) into an array, for tiles (b, m) of that dtype.
 
-@dataclass(frozen=True)
-class GaussianWithOnes(Gaussian):
-    """A Gaussian projection whose first row is constant: M Ω then knows the sums of the rows of M."""
+        Narrow tiles are multiplied as they are.
+        """
+        if width <= 2 * self.fold + 2:
+            omega = np.ascontiguousarray(self.dense(width), dtype)
 
-    def _rows(self, start: int, stop: int) -> Float64:
-        out = super()._rows(start, stop)
-        out[:, 0] = 1.0 / np.sqrt(self.sketch_size)
-        return out
+            def multiply_whole(tile: Real, out: Real) -> None:
+                np.matmul(tile, omega, out=out)
 
+            return multiply_whole
+        mixed, sign = self._mixed().astype(dtype), self._signs(width).astype(dtype)
 
-def uniform(seed: int, role: Role, start: int, stop: int) -> Float64:
-    """Return one uniform draw in (0, 1] for each of the columns start … stop, (stop − start,)."""
-    out = np.empty(stop - start)
-    uniform_columns(seed, int(role), start, out)
-    return out
+        def multiply(tile: Real, out: Real) -> None:
+            folded = cast("Real", np.empty((len(tile), len(mixed)), dtype))
+            fold_columns(tile, cast("Real", sign), self.fold, folded)
+            np.matmul(folded, mixed, out=out)
+            if self.ones:
+                out[:, 0] = tile.sum(axis=1, dtype=np.float64) / np.sqrt(self.sketch_size)
+
+        return multiply
 
 
 def sample_of(seed: int, mode: int, size: int, count: int) -> Index:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.sketch.kernels import keep_smallest
-from dcf.sketch.projections import Role, uniform
+from dcf.sketch.kernels import keep_smallest, sampling_keys
+from dcf.sketch.projections import Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,10 +63,17 @@ class RowSample:
 
 
 class RowSampler:
-    """Collects a `RowSample` tile by tile, in memory fixed from the start."""
+    """Collects a `RowSample` tile by tile, in memory fixed from the start.
 
-    def __init__(self, seed: int, capacity: int, width: int, dtype: np.dtype[np.floating]) -> None:
+    bound : rows with keys from there on are left out. Where `capacity` rows with smaller keys were found
+    elsewhere, none of them can be in the sample of the whole.
+    """
+
+    def __init__(
+        self, seed: int, capacity: int, width: int, dtype: np.dtype[np.floating], bound: float = np.inf
+    ) -> None:
         self._seed = seed
+        self._bound = bound
         self._size = 0
         self._keys = np.empty(capacity)
         self._heap = np.empty(capacity, np.int64)
@@ -75,11 +82,10 @@ class RowSampler:
 
     def offer(self, tile: Real, squared_norms: Float64, start: int) -> None:
         """Offer rows start … of M, a tile (b, m) with its float64 squared row norms (b,)."""
-        u = uniform(self._seed, Role.rows, start, start + len(tile))
-        with np.errstate(divide="ignore"):
-            keys = np.where(squared_norms > 0.0, -np.log(u) / squared_norms, np.inf)
+        keys = np.empty(len(tile))
+        sampling_keys(self._seed, int(Role.rows), start, squared_norms, keys)
         self._size = keep_smallest(
-            tile, keys, start, self._size, self._keys, self._heap, self._index, self._rows
+            tile, keys, start, self._bound, self._size, self._keys, self._heap, self._index, self._rows
         )
 
     def sample(self) -> RowSample:

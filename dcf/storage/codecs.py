@@ -57,20 +57,21 @@ def _blosc(data: Any, size: int) -> Any:
     if stored != len(data):
         raise ValueError(f"its header says {stored} bytes, {len(data)} are there")
     _agree(says, size)
-    return _BLOSC.decode(data)
+    return _BLOSC.decode(data, np.empty(size, np.uint8))
 
 
 def _lz4(data: Any, size: int) -> Any:
     _agree(struct.unpack_from("<I", data)[0], size)
-    return _LZ4.decode(data)
+    return _LZ4.decode(data, np.empty(size, np.uint8))
 
 
 def _zstd(data: Any, size: int) -> Any:
     known, most = _zstd_sizes(data)
     if known or most < size:
         _agree(most, size)
+        return _ZSTD.decode(data, np.empty(size, np.uint8))
     # A block of an unknown size counts in full, though a writer may have ended it early.
-    elif most > 4 * size + _MIB:
+    if most > 4 * size + _MIB:
         raise ValueError(f"it may decode to {most} bytes, its shape takes {size}")
     return _ZSTD.decode(data)
 

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _PARTIAL = ".partial"
 _FIRST_WRITE = re.compile(r"zarr\.json\.[0-9a-f]{32}\.partial")
+# Writing waits for the disk; in one of Zarr's threads, decoding would wait with it.
+_WRITERS = ThreadPoolExecutor(4)
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +46,7 @@ class DurableStore(LocalStore):
 
     async def set(self, key: str, value: Any) -> None:
         """Store a value under `key`. Raises `RunError` where the folder is gone, full or not writable."""
-        await asyncio.to_thread(self.set_sync, key, value)
+        await asyncio.get_running_loop().run_in_executor(_WRITERS, self.set_sync, key, value)
 
     def set_sync(self, key: str, value: Any) -> None:
         """Store a value under `key`. Raises `RunError` where the folder is gone, full or not writable."""

@@ -53,7 +53,8 @@ class BlockJournal:
                 self.rows[part] = rows[part.start - block.start : part.stop - block.start]
         for name, values in arrays.items():
             if values.size:
-                open_member(self.group, name)[block.index] = values
+                # Zeros need not be written: the mark tells whether a chunk was lost.
+                open_member(self.group, name).with_config({"write_empty_chunks": False})[block.index] = values
         parts = [] if self.rows is None or rows is None else [rows]
         open_member(self.group, "done")[block.index] = self._mark(block, arrays, parts)
 

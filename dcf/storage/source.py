@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import zarr
+from zarr.abc.buffer import NDBuffer
 from zarr.buffer import cpu
 from zarr.errors import BaseZarrError
 from zarr.storage import StorePath
@@ -165,6 +166,41 @@ def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
     }
 
 
+class _Stripe(cpu.NDBuffer):
+    """What Zarr reads a stripe into: the decoded chunks are kept as they come, and copied tile by tile.
+
+    Put together to a stripe first, every entry would go through memory once more.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().__init__(cast("Any", np.broadcast_to(np.empty((), dtype), shape)))
+        self._parts: list[tuple[tuple[slice, ...], Any]] = []
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Keep a decoded chunk, or the fill value for an absent one."""
+        self._parts.append((key, value.as_numpy_array() if isinstance(value, NDBuffer) else value))
+
+    def rows(self, start: int, stop: int, axis: int, buffer: Real) -> NDArray[Any]:
+        """Return entries start … stop of `axis`, put first, in the dtype of `buffer`, C-ordered.
+
+        They are a view of a chunk where one is as wide as the stripe, else in `buffer`.
+        """
+        tile = buffer[: stop - start]
+        for window, values in self._parts:
+            low, high = max(start, window[axis].start), min(stop, window[axis].stop)
+            if low >= high:
+                continue
+            part = values
+            if np.ndim(values):
+                inside = slice(low - window[axis].start, high - window[axis].start)
+                part = np.moveaxis(values, axis, 0)[inside]
+                # The kernels are compiled for arrays that can be written.
+                if part.shape == tile.shape and part.dtype == tile.dtype and part.flags.carray:
+                    return cast("NDArray[Any]", part)
+            tile[(slice(low - start, high - start), *window[:axis], *window[axis + 1 :])] = part
+        return tile
+
+
 @dataclass(frozen=True)
 class ArraySource:
     """A Zarr array as M (n, m), unfolded along the compressed axis, read stripe by stripe.
@@ -206,20 +242,19 @@ class ArraySource:
         that is damaged or cannot be read, `RunError` where the whole array is gone.
         """
         guarded = self._guarded(absent)
-        shape = list(self.array.shape)
-        shape[self.axis] = min(self.stripe_rows, stop - start)
-        buffer = np.empty(shape, self.array.dtype)
+        shape = (self.tile_rows, *self._others)
+        buffer = cast("Real", np.empty(shape, self.dtype))
         known = len(absent)
         for first in range(start, stop, self.stripe_rows):
             last = min(first + self.stripe_rows, stop)
-            stripe = self._read(guarded, first, last, buffer)
+            stripe = self._read(guarded, first, last)
             if len(absent) > known:
                 self._refuse_lost_store(guarded)
                 known = len(absent)
             for row in range(0, last - first, self.tile_rows):
-                tile = stripe[row : row + self.tile_rows]
-                whole = np.ascontiguousarray(tile, self.dtype)
-                yield first + row, cast("Real", whole.reshape(len(whole), -1))
+                tile = stripe.rows(row, min(row + self.tile_rows, last - first), self.axis, buffer)
+                yield first + row, cast("Real", tile.reshape(len(tile), self.width))
+            del stripe, tile  # before the next is read
 
     def _guarded(self, absent: set[str]) -> zarr.Array[Any]:
         """Return the array read through a `Guard`, by its metadata as they were checked."""
@@ -248,20 +283,19 @@ class ArraySource:
                 " the same command resumes."
             ) from error
 
-    def _read(self, array: zarr.Array[Any], start: int, stop: int, buffer: NDArray[Any]) -> NDArray[Any]:
-        """Return entries start … stop of the compressed axis, put first, through `buffer`."""
-        part = buffer[self._window(slice(0, stop - start))]
-        if not part.flags.c_contiguous:
-            part = np.empty(part.shape, part.dtype)
+    def _read(self, array: zarr.Array[Any], start: int, stop: int) -> _Stripe:
+        """Return the decoded chunks of entries start … stop of the compressed axis."""
         selection = self._window(slice(start, stop))
+        shape = (*self._others[: self.axis], stop - start, *self._others[self.axis :])
+        stripe = _Stripe(shape, array.dtype)
         try:
             with _CHUNKS_IN_FLIGHT.held(self.chunks_in_flight):
-                array.get_basic_selection(selection, out=cpu.NDBuffer.from_numpy_array(part))
+                array.get_basic_selection(selection, out=stripe)
         except (DcfError, MemoryError):
             raise
         except Exception as error:
             self._blame(array, start, stop, error)
-        return np.moveaxis(part, self.axis, 0)
+        return stripe
 
     def _window(self, rows: slice) -> tuple[slice, ...]:
         """Return the selection of these rows along the compressed axis, of all along the others."""
