@@ -27,7 +27,7 @@ from dcf.solvers.shared import single_blas_thread
 from dcf.stages import tidy
 from dcf.storage.durable import held, sweep
 from dcf.storage.record import SCHEMA, change_of, damaged
-from dcf.storage.remote import refuse_read_only
+from dcf.storage.remote import CLIENT_BYTES, refuse_read_only
 from dcf.storage.run import RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import STAGES, Layout, Reporter
@@ -97,12 +97,14 @@ def plan_run(
     return _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)[0]
 
 
-def _fitting_plan(layout: Layout, settings: Settings, memory: int, workers: int | None) -> tuple[Plan, bool]:
+def _fitting_plan(
+    layout: Layout, settings: Settings, memory: int, workers: int | None, out: str = ""
+) -> tuple[Plan, bool]:
     """Return a plan and whether its tasks run as threads of this process.
 
     Small data do, unless their threads together would not fit where processes do.
     """
-    mapped = uncounted_code()
+    mapped = uncounted_code() + (CLIENT_BYTES if layout.remote or "://" in out else 0)
     if workers is not None and workers > MOST_WORKERS:
         raise UsageError(f"--workers is {workers}; this machine takes at most {MOST_WORKERS}.")
     small = layout.nbytes <= SMALL_SOURCE_BYTES or settings.method in IN_MEMORY
@@ -134,7 +136,7 @@ def run_source(
     array = open_source(source, tensor=settings.decomposition == "cp")
     url = str(array.store_path) if isinstance(source, zarr.Array) else source
     refuse_overlap(url, out)
-    plan, in_process = _fitting_plan(layout_of(array), settings, parse_memory(memory), workers)
+    plan, in_process = _fitting_plan(layout_of(array), settings, parse_memory(memory), workers, out)
     if last != "done" and plan.method in IN_MEMORY:
         raise UsageError(f"--method {plan.method} has no stages; use dcf {settings.decomposition}.")
     if last != "done" and settings.resketch:
@@ -221,7 +223,7 @@ def _run_stage(
         )
     was = record["plan"]
     plan, in_process = _fitting_plan(
-        layout, settings, parse_memory(memory or was["memory"]), workers or was["workers"]
+        layout, settings, parse_memory(memory or was["memory"]), workers or was["workers"], run.url
     )
     ends = last == "refine" or (last == "recover" and settings.refine == 0)
     _carry(run, plan, settings, array, "done" if ends else last, in_process, reporter)
@@ -282,7 +284,7 @@ def _carry(
 
 def _larger_plan(run: RunGroup, plan: Plan, settings: Settings, sketch_size: int) -> tuple[Plan, bool]:
     wanted = replace(settings, sketch_size=sketch_size)
-    return _fitting_plan(Layout.of(run.record["source"]), wanted, plan.memory, plan.workers)
+    return _fitting_plan(Layout.of(run.record["source"]), wanted, plan.memory, plan.workers, run.url)
 
 
 def _carry_once(

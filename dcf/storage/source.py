@@ -143,7 +143,8 @@ def store_array(path: Path, values: NDArray[Any]) -> zarr.Array[Any]:
 
 def layout_of(array: zarr.Array[Any]) -> Layout:
     """Return the layout of an array, from its metadata."""
-    return Layout(array.shape, array.chunks, array.shards, array.dtype.newbyteorder("=").name)
+    dtype = array.dtype.newbyteorder("=").name
+    return Layout(array.shape, array.chunks, array.shards, dtype, isinstance(array.store, RemoteStore))
 
 
 def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
