@@ -245,6 +245,29 @@ def test_an_out_that_goes_on_failing_is_told_and_resumed(server, place, monkeypa
     assert dcf.nmf(source, rank=4, out=out).attributes["passes"] == 2
 
 
+def test_a_server_that_falls_silent_is_not_waited_for(server, place, monkeypatch):
+    source = place.store("s.zarr", plant()[0])
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_TRIES", (0.0,))
+    monkeypatch.setattr(remote, "_SILENT_SECONDS", 0.5)
+    with (
+        through(server, monkeypatch, ("silent",), rate=1.0, only="s.zarr/c/3/1"),
+        pytest.raises(
+            SourceError, match=r"chunk c/3/1 .* could not be read after 2 tries \(ReadTimeoutError"
+        ),
+    ):
+        dcf.nmf(source, rank=4)
+
+
+def test_a_chunk_that_may_not_be_read_is_asked_for_once(server, place, monkeypatch):
+    source = place.store("s.zarr", plant()[0])
+    with (
+        through(server, monkeypatch, (403,), rate=1.0, only="s.zarr/c/3/1") as proxy,
+        pytest.raises(RunError, match=r"chunk c/3/1 .* could not be read \(PermissionError: .* resumes"),
+    ):
+        dcf.nmf(source, rank=4)
+    assert list(proxy.spoilt.values()) == [1]
+
+
 def test_a_deletion_that_is_only_said_is_no_deletion(server, place, monkeypatch):
     monkeypatch.setattr(remote, "_SECONDS_BETWEEN_TRIES", (0.0,))
     place.put("o.zarr/stages/a", b"1")
