@@ -28,7 +28,7 @@ from dcf.stages import Told, tidy
 from dcf.storage.durable import held, sweep
 from dcf.storage.lease import Host, Lease, refuse_busy
 from dcf.storage.record import SCHEMA, change_of, damaged
-from dcf.storage.remote import refuse_read_only
+from dcf.storage.remote import CLIENT_BYTES, refuse_read_only
 from dcf.storage.run import RunGroup
 from dcf.storage.source import ArraySource, describe, layout_of, open_source
 from dcf.types import STAGES, Layout, Reporter
@@ -120,12 +120,12 @@ def plan_run(
         return _fitting_plan(layout_of(array), settings, Place.of(memory, workers, cluster, None))[0]
 
 
-def _fitting_plan(layout: Layout, settings: Settings, place: Place) -> tuple[Plan, bool]:
+def _fitting_plan(layout: Layout, settings: Settings, place: Place, out: str = "") -> tuple[Plan, bool]:
     """Return a plan and whether its tasks run as threads of this process.
 
     Small data do, unless their threads together would not fit where processes do.
     """
-    mapped = uncounted_code()
+    mapped = uncounted_code() + (CLIENT_BYTES if layout.remote or "://" in out else 0)
     memory, workers, cluster = place.memory, place.workers, place.cluster
     if workers is not None and workers > MOST_WORKERS and not (cluster and cluster.is_queue):
         raise UsageError(f"--workers is {workers}; this machine takes at most {MOST_WORKERS}.")
@@ -187,7 +187,7 @@ def begun(
     url = str(array.store_path) if isinstance(source, zarr.Array) else source
     refuse_overlap(url, out)
     with attached(place.cluster):
-        plan, in_process = _fitting_plan(layout_of(array), settings, place)
+        plan, in_process = _fitting_plan(layout_of(array), settings, place, out)
         if last != "done" and plan.method in IN_MEMORY:
             raise UsageError(f"--method {plan.method} has no stages; use dcf {settings.decomposition}.")
         if last != "done" and settings.resketch:
@@ -277,7 +277,7 @@ def _run_stage(run: RunGroup, out: str | Path, last: str, place: Place, reporter
             f"SOURCE {source['url']} is not the array that this run began with: its {changed}. Restore it, or"
             " begin another run."
         )
-    plan, in_process = _fitting_plan(layout, settings, place)
+    plan, in_process = _fitting_plan(layout, settings, place, run.url)
     ends = last == "refine" or (last == "recover" and settings.refine == 0)
     _carry(run, plan, settings, array, "done" if ends else last, in_process, reporter, place)
     return run
@@ -340,7 +340,7 @@ def _carry(
 
 def _larger_plan(run: RunGroup, settings: Settings, sketch_size: int, place: Place) -> tuple[Plan, bool]:
     wanted = replace(settings, sketch_size=sketch_size)
-    return _fitting_plan(Layout.of(run.record["source"]), wanted, place)
+    return _fitting_plan(Layout.of(run.record["source"]), wanted, place, run.url)
 
 
 def _carry_once(

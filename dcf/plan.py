@@ -18,6 +18,7 @@ from dcf.settings import IN_MEMORY
 from dcf.sizes import (
     CARRIED_ON,
     MIB,
+    MOST_CHUNKS_ASKED_FOR,
     MOST_CHUNKS_IN_FLIGHT,
     carried_of,
     compressed_axes,
@@ -281,7 +282,9 @@ def _planned(
     base = driver if in_driver else WORKER_BASE + mapped
     readers = max(needs[stage] for stage in ("sketch", "refine") if stage in needs)
     spare = ((memory - base) // threads - readers) // in_flight_bytes
-    in_flight = max(1, min(MOST_CHUNKS_IN_FLIGHT, 1 + spare, chunks_of_stripe))
+    # Of a shard, that many chunks again would be in flight at once.
+    most = MOST_CHUNKS_ASKED_FOR if layout.remote and not layout.shards else MOST_CHUNKS_IN_FLIGHT
+    in_flight = max(1, min(most, 1 + spare, chunks_of_stripe))
     worker = base + threads * max(needs[largest], readers + (in_flight - 1) * in_flight_bytes)
     if in_driver:
         driver = worker

@@ -27,7 +27,8 @@ HELD_OUT = 8  # one row kept out for so many fitted,
 LEAST_HELD_OUT = 100  # but so many, or as many as are fitted
 RANGE_SHARE = 21  # Z takes no more than one part in so many of the data, or
 RANGE_BYTES = 2 * MIB  # so many bytes, if the rank allows
-MOST_CHUNKS_IN_FLIGHT = 4
+MOST_CHUNKS_IN_FLIGHT = 4  # enough to keep a core decoding,
+MOST_CHUNKS_ASKED_FOR = 16  # but a remote store is waited for (benchmarks/s3.py)
 
 
 def mib(size: int) -> str:

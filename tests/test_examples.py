@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import botocore.session
 import pytest
+from s3_server import environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -33,6 +35,15 @@ def shell(script, *words):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_s3(s3, monkeypatch):
+    for name, value in environment(s3).items():
+        monkeypatch.setenv(name, value)
+    botocore.session.get_session().create_client("s3").create_bucket(Bucket="example")
+    printed = run("s3/s3.py", "s3://example/prefix")
+    assert "s3://example/prefix/counts.zarr: 2 passes, relative error 0.0" in printed
+    assert float(printed.rsplit(":", 1)[1]) >= 0.99
 
 
 def test_gene_expression():

@@ -159,3 +159,14 @@ def test_what_does_not_fit_is_refused_with_both_numbers(shape, chunks, options, 
     with pytest.raises(BudgetError, match=advice) as refusal:
         plan(shape, chunks=chunks, memory=700 * MIB, **options)
     assert "700MiB" in str(refusal.value)
+
+
+def test_a_store_that_is_waited_for_is_asked_for_more_at_once():
+    layout = Layout((100_000, 1000), (64, 1000), None, "float32")
+    here, there = (
+        make_plan(dataclasses.replace(layout, remote=remote), Settings.of(rank=5), 2**32, 2)
+        for remote in (False, True)
+    )
+    assert (here.chunks_in_flight, there.chunks_in_flight) == (4, 16)
+    assert there.worker_bytes == here.worker_bytes + 12 * 2 * 64 * 4000
+    assert there.sketch_blocks == here.sketch_blocks

