@@ -24,7 +24,7 @@ FAR = [[("f8", 960), ("f4", -100)], [("f8", -990), ("f4", 100)]]
 
 
 def in_turn(others, turns):
-    """Every verb with every other, by turns with the one or the other: each meets all of them in few tests."""
+    """Pair every verb with all others, the dtypes by turns: verbs and others meet each of them."""
     return [
         pytest.param(verb, other, *turn, marks=[pytest.mark.slow] * (turn[0] == "f8"))
         for i, verb in enumerate(VERBS)
