@@ -19,12 +19,7 @@ SKETCH = "sketch SOURCE OUT --rank 3"
 
 def ran(*commands):
     """Run these commands first."""
-
-    def spoil(at):
-        for words in commands:
-            at.dcf(words)
-
-    return spoil
+    return lambda at: at.ran(commands)
 
 
 def then(*acts):

@@ -65,6 +65,19 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(dcf.plan, "MOST_BLOCKS", 16)
 
 
+@pytest.fixture(scope="module")
+def remembered():
+    """What several tests of a file compare with, made once: remembered(name, make)."""
+    known = {}
+
+    def recall(name, make):
+        if name not in known:
+            known[name] = make()
+        return known[name]
+
+    return recall
+
+
 @functools.cache
 def _shared_check():
     return runpy.run_path(str(_SHARED_CHECK))

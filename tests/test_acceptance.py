@@ -10,6 +10,7 @@ import psutil
 import pytest
 import real_data
 import zarr
+from commandline import dcf as command
 from conftest import store
 from counting import open_counted, reads
 from sklearn.decomposition import NMF
@@ -45,17 +46,11 @@ def test_planted_sparse_weights_from_the_sketch_alone(tmp_path, conforms):
         column[generator.choice(n, k, replace=False)] = 0.2 + generator.exponential(size=k)
     source, away, out = (tmp_path / name for name in ("s.zarr", "away.zarr", "o.zarr"))
     store(source, w @ generator.random((rank, m)), chunks=(8192, m))
-
-    def dcf(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "dcf", *map(str, words)], check=True, capture_output=True
-        )
-
     options = ("--method", "factorize-recover", "--refine", 0, "--sketch-size", 4000)
-    dcf("sketch", source, out, "--rank", rank, *options)
+    command("sketch", source, out, "--rank", rank, *options)
     source.rename(away)
-    dcf("factorize", out)
-    dcf("recover", out)
+    command("factorize", out)
+    command("recover", out)
     found = zarr.open_group(out)["W"][:]
     conforms(out, away)
     assert support_f1(found, w).min() >= 0.999
@@ -118,15 +113,12 @@ def test_over_http(tmp_path, conforms):
     try:
         port = server.stdout.readline().split("port ")[1].split()[0]
         words = ["nmf", f"http://127.0.0.1:{port}/s.zarr", tmp_path / "o.zarr", "--rank", 3, "--json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "dcf", *map(str, words)], capture_output=True, text=True, check=False
-        )
+        printed = command(*words)[0]
     finally:
         server.terminate()
         server.wait()
         server.stdout.close()
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["missing_chunks"] == 0
+    assert json.loads(printed)["missing_chunks"] == 0
     conforms(tmp_path / "o.zarr", tmp_path / "s.zarr")
     log = Path(tmp_path / "log").read_text()
     for i in range(5):

@@ -1,6 +1,7 @@
 """Whatever a user may get wrong ends in one sentence, its exit code, and an OUT that nothing was lost of."""
 
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,17 +30,26 @@ ROWS = {
 MATRIX, TENSOR = plant(300, 20, 3)[0], plant_tensor((30, 8, 6), 2)[0]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The planted data, a place where all tests work in turn, and the runs that they left to the others."""
+    folder = tmp_path_factory.mktemp("bad")
+    store(folder / "planted" / "s.zarr", MATRIX, (100, 10))
+    store(folder / "planted" / "t.zarr", TENSOR, (10, 4, 3))
+    return SimpleNamespace(planted=folder / "planted", place=folder / "place", runs=folder / "runs", of=[])
+
+
 @pytest.fixture
-def at(tmp_path, monkeypatch):
+def at(kept, monkeypatch):
     """A planted matrix, a planted tensor, a place for OUT, and `dcf` on words that name them."""
-    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(kept.place, ignore_errors=True)
+    shutil.copytree(kept.planted, kept.place)
+    monkeypatch.chdir(kept.place)
     monkeypatch.setattr(remote, "_SECONDS_BETWEEN_TRIES", (0.0,))
-    # How much of shared libraries is resident differs between machines, and the rows on memory would with it.
+    # How much of shared libraries is resident differs between machines; rows on memory do not count on it.
     monkeypatch.setattr(dcf_api, "uncounted_code", lambda: 0)
-    at = SimpleNamespace(tmp=tmp_path, source=tmp_path / "s.zarr", tensor=tmp_path / "t.zarr")
-    at.out = tmp_path / "out.zarr"
-    store(at.source, MATRIX, (100, 10))
-    store(at.tensor, TENSOR, (10, 4, 3))
+    at = SimpleNamespace(tmp=kept.place, source=kept.place / "s.zarr", tensor=kept.place / "t.zarr")
+    at.out = kept.place / "out.zarr"
 
     def run(words, expect=0):
         words = words.split() if isinstance(words, str) else words
@@ -47,7 +57,17 @@ def at(tmp_path, monkeypatch):
             words = [word.replace(name, str(getattr(at, name.lower()))) for word in words]
         return dcf(*words, expect=expect)
 
-    at.dcf = run
+    def ran(commands):
+        """Put the run at OUT that these commands leave, which are carried out once."""
+        if commands not in kept.of:
+            for words in commands:
+                run(words)
+            shutil.copytree(at.out, kept.runs / str(len(kept.of)))
+            kept.of.append(commands)
+        else:
+            shutil.copytree(kept.runs / str(kept.of.index(commands)), at.out)
+
+    at.dcf, at.ran = run, ran
     with ExitStack() as at.stack:
         yield at
 

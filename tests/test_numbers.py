@@ -19,23 +19,27 @@ def factors_of(result):
     return [np.asarray(f[:]) for f in (result.W, result.H)]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "exponent"),
-    [
-        ("f8", 960),
-        ("f8", -990),
-        ("f4", 100),
-        ("f4", -100),
-    ],
-)
-@pytest.mark.parametrize("options", [{}, {"method": "full"}, {"method": "range", "refine": 0}], ids=str)
-@pytest.mark.parametrize("verb", VERBS)
-def test_any_scale_gives_the_same_factors(tmp_path, conforms, dtype, exponent, options, verb):
+WAYS = {"auto": {}, "full": {"method": "full"}, "range": {"method": "range", "refine": 0}}
+FAR = [[("f8", 960), ("f4", -100)], [("f8", -990), ("f4", 100)]]
+
+
+def in_turn(others, turns):
+    """Pair every verb with all others, the dtypes by turns: verbs and others meet each of them."""
+    return [
+        pytest.param(verb, other, *turn, marks=[pytest.mark.slow] * (turn[0] == "f8"))
+        for i, verb in enumerate(VERBS)
+        for j, other in enumerate(others)
+        for turn in turns[(i + j) % len(turns)]
+    ]
+
+
+@pytest.mark.parametrize(("verb", "way", "dtype", "exponent"), in_turn(WAYS, FAR))
+def test_any_scale_gives_the_same_factors(tmp_path, conforms, verb, way, dtype, exponent):
     m = plant(400, 30, dtype="f8")[0].astype(dtype)
     store(tmp_path / "one.zarr", m, chunks=(100, 30))
     store(tmp_path / "far.zarr", np.ldexp(m, exponent), chunks=(100, 30))
     one, far = (
-        VERBS[verb](tmp_path / f"{name}.zarr", rank=3, out=tmp_path / f"{name}.out", **options)
+        VERBS[verb](tmp_path / f"{name}.zarr", rank=3, out=tmp_path / f"{name}.out", **WAYS[way])
         for name in ("one", "far")
     )
     conforms(tmp_path / "far.out")
@@ -180,18 +184,19 @@ def degenerate(how):
         rank = 20
     elif how == "smaller than its sketch":
         m, rank = m[:7], 2
+    elif how == "tiny":
+        m, rank = m[:2, :2], 2
     return np.ascontiguousarray(m), rank
 
 
+KNOWN = {"zeros", "one entry", "constant", "rank one", "m=1", "n=1"}  # of rank one: nothing is left
 HOWS = (
     "zeros, one entry, constant, zero rows, zero columns, zero block, rank one, duplicated columns,"
-    " duplicated rows, r=1, m=1, n=1, full rank, smaller than its sketch"
+    " duplicated rows, r=1, m=1, n=1, full rank, smaller than its sketch, tiny"
 )
 
 
-@pytest.mark.parametrize("dtype", ["f4", pytest.param("f8", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("how", HOWS.split(", "))
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "how", "dtype"), in_turn(HOWS.split(", "), [[("f4",)], [("f8",)]]))
 def test_degenerate_data(tmp_path, conforms, verb, how, dtype):
     m, rank = degenerate(how)
     m = m.astype(dtype)
@@ -209,4 +214,5 @@ def test_degenerate_data(tmp_path, conforms, verb, how, dtype):
         conforms(tmp_path / f"o{number}", source)
         error = result.relative_error.value
         if "refine" not in options or options["refine"]:
-            assert floor - 1e-6 <= error <= max(1.5 * floor, 0.03), options
+            least = 1e-3 if verb == "nmf" and how in KNOWN else 0.03
+            assert floor - 1e-6 <= error <= max(1.5 * floor, least), options
