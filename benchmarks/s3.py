@@ -79,9 +79,10 @@ def main() -> None:
     again = sum(spoilt[key] for key in gets)
     exact = len(gets) == chunks and all(gets[key] == passes + spoilt[key] for key in gets)
     print(f"{rows} x {COLUMNS} float32, {size / 1e9:.2f} GB in {chunks} chunks, {passes} passes")
-    print(f"on the disk {seconds:.1f} s; on S3 {remote:.1f} s, {remote / seconds:.2f} x; spoilt, by a proxy")
-    print(f"that takes its own time, {spoilt_seconds:.1f} s; {sum(spoilt.values())} of {sum(asked.values())}")
-    print("requests met a fault")
+    print(f"on the disk {seconds:.1f} s")
+    print(f"on S3 {remote:.1f} s, {remote / seconds:.2f} x as long (the server takes part of the same cores)")
+    print(f"through the faults {spoilt_seconds:.1f} s (the proxy, too)")
+    print(f"{sum(spoilt.values())} of {sum(asked.values())} requests met a fault")
     checks = [
         ("the factors from S3 are those from the disk, bit by bit", same),
         ("so are those through the faults", still),
