@@ -23,7 +23,7 @@ from dcf.metrics import column_errors, factor_match_score, support_f1
 pytestmark = pytest.mark.slow
 
 
-# Of scikit-learn 1.9, NMF(rank, init="nndsvda", tol=0, max_iter=500) in float64, which takes it half a minute;
+# Of scikit-learn 1.9, NMF(rank, init="nndsvda", tol=0, max_iter=500) in float64, half a minute of its time;
 # benchmarks/real_data.py computes them anew.
 @pytest.mark.parametrize(
     ("load", "sample", "rank", "theirs"),
