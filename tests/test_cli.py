@@ -147,7 +147,7 @@ def test_interrupted_by_a_signal_and_resumed(large, tmp_path, out, conforms, num
 
 @pytest.mark.slow
 def test_demo(tmp_path):
-    words = ["demo", "--size", "800MB", "--memory", "512MiB", "--directory", tmp_path / "demo"]
+    words = ["demo", "--size", "600MB", "--memory", "512MiB", "--directory", tmp_path / "demo"]
     done = subprocess.run(
         [sys.executable, "-m", "dcf", *map(str, words)], capture_output=True, text=True, check=False
     )

@@ -54,8 +54,8 @@ def test_gene_expression():
 
 @pytest.mark.slow
 def test_larger_than_memory():
-    printed = run("larger_than_memory/larger_than_memory.py")
-    assert "1.0 GB, budget 448MiB" in printed
+    printed = run("larger_than_memory/larger_than_memory.py", "0.6")
+    assert "0.6 GB, budget 448MiB" in printed
     peaks = printed.split("peak memory of the workers:")[1].splitlines()[0]
     assert all(int(peak.split()[0]) <= 448 for peak in peaks.split(","))
     assert float(printed.split("the planted one:")[1].split()[0]) >= 0.99
