@@ -46,6 +46,18 @@ def plant_tensor(shape, rank=3, *, signed=False, noise=0.02, nonzeros=0, seed=0,
     return (tensor + error if signed else np.maximum(tensor + error, 0)).astype(dtype), factors
 
 
+def pytest_sessionstart(session):
+    """Compile the kernels before several processes do so at once, for which numba's cache is not made."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        for dtype in ("f4", "f8"):
+            m, t = plant(60, 12, 2, dtype=dtype)[0], plant_tensor((30, 6, 5), 2, dtype=dtype)[0]
+            quick = {"rank": 2, "restarts": 0, "max_iter": 2}
+            dcf.nmf(m, **quick)
+            dcf.cp(t, **quick)
+            for recovering in (dcf.nmf, dcf.spca):
+                recovering(m, method="factorize-recover", sketch_size=20, **quick)
+
+
 def store(path, matrix, chunks=(256, 32), **options):
     return zarr.create_array(str(path), data=matrix, chunks=chunks, **options)
 

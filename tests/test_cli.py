@@ -105,20 +105,26 @@ def test_the_unforeseen_is_one_sentence(source, out, monkeypatch):
     assert "RuntimeError: the disk melted" in error
 
 
+def command_of(source, out):
+    """A run of many passes in worker processes."""
+    words = ["nmf", source, out, "--rank", "4", "--workers", "2", "--refine", "6"]
+    return [sys.executable, "-m", "dcf", *map(str, words)]
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A matrix large enough for worker processes."""
-    path = tmp_path_factory.mktemp("large") / "s.zarr"
-    planted_nmf(path, (300_000, 300), 4, chunks=(5000, 300))
-    return path
+    """A matrix large enough for worker processes, and what a run that nobody interrupts makes of it."""
+    folder = tmp_path_factory.mktemp("large")
+    planted_nmf(folder / "s.zarr", (240_000, 300), 4, chunks=(5000, 300))
+    subprocess.run(command_of(folder / "s.zarr", folder / "whole.zarr"), capture_output=True, check=True)
+    return folder / "s.zarr", folder / "whole.zarr"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_by_a_signal_and_resumed(large, tmp_path, out, conforms, number, code):
-    source = large
-    words = ["nmf", source, out, "--rank", "4", "--workers", "2", "--refine", "8"]
-    command = [sys.executable, "-m", "dcf", *map(str, words)]
+def test_interrupted_by_a_signal_and_resumed(large, out, conforms, number, code):
+    source, whole = large
+    command = command_of(source, out)
     # What a shell starts in the background, these tests perhaps, ignores the signal, and so do its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     run = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True)
@@ -139,8 +145,6 @@ def test_interrupted_by_a_signal_and_resumed(large, tmp_path, out, conforms, num
     assert resumed.returncode == 0, resumed.stderr
     assert "sketch (pass 1)" not in resumed.stderr
     conforms(out, source)
-    whole = tmp_path / "whole.zarr"
-    subprocess.run([*command[:4], str(source), str(whole), *command[6:]], capture_output=True, check=True)
     for name in ("W", "H"):
         assert (zarr.open_group(out)[name][:] == zarr.open_group(whole)[name][:]).all()
 
