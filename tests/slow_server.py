@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-SMALL = ("--rank", "4", "--sketch-size", "200")  # sketches small enough for many blocks
+SMALL = ("--rank", "4", "--sketch-size", "100")  # sketches small enough for many blocks
 CHUNK, CHUNKS = (8400, 500), 32  # blocks of four chunks, 64 MiB
 
 

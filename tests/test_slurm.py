@@ -125,7 +125,7 @@ def test_jobs_whose_lifetime_ends_hand_over(slurm, place, server, monkeypatch):
             pass
 
     run_source(
-        f"{server.url}/s.zarr", "o.zarr", Settings(rank=4, sketch_size=200), cluster=config, reporter=Watch()
+        f"{server.url}/s.zarr", "o.zarr", Settings(rank=4, sketch_size=100), cluster=config, reporter=Watch()
     )
     assert len(seen) > 3
     assert bits(place / "o.zarr") == server.bits
