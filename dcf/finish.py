@@ -53,7 +53,11 @@ def finish(job: Job) -> None:
     with job.stage("scale"):
         counts = job.workers.compute(
             alternating.transform(
-                raw.weights, job.allocate(_name_of_long_factor(job)), form.transform, plan.refine_blocks
+                raw.weights,
+                job.allocate(_name_of_long_factor(job)),
+                form.transform,
+                plan.refine_blocks,
+                plan.most_tasks,
             )
         )
         _write_short_factors(job, form)
@@ -172,7 +176,9 @@ def _write_means(job: Job, raw: _RawPair) -> None:
     elif job.mean_of == "rows":
         last = np.zeros((plan.carried, 1))
         last[-1] = np.ldexp(plan.width**-0.5, job.exponent)
-        graph = alternating.transform(raw.weights, job.allocate("mean"), last, plan.refine_blocks)
+        graph = alternating.transform(
+            raw.weights, job.allocate("mean"), last, plan.refine_blocks, plan.most_tasks
+        )
         job.workers.compute(graph)
 
 

@@ -342,7 +342,7 @@ def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int)
     count = max(1, rows * row_bytes // least)
     count = 1 << (count.bit_length() - 1)
     block, step = -(-rows // count), stored_rows
-    while 32 * step <= block:
+    while 16 * step <= block:
         step *= 2
     return min(-(-block // step) * step, -(-rows // stored_rows) * stored_rows)
 

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from dcf.errors import BudgetError, UsageError
 from dcf.plan import make_plan
+from dcf.refinement.alternating import refine
 from dcf.settings import Settings
+from dcf.sketch.compress import SketchRecipe, compress
+from dcf.sketch.projections import CountSketch
 from dcf.types import Layout
 
 MIB = 2**20
@@ -59,7 +62,7 @@ def test_laws(layout, rank, method, axis, workers):
     assert plan.bytes_to_read == plan.passes * plan.rows * row_bytes
     journal = plan.width * (8 * (plan.probe_size + plan.sketch_size) + 4 * plan.corange_size)
     if len(plan.sketch_blocks) > 1:
-        assert plan.sketch_block_rows * row_bytes >= 20 * journal
+        assert plan.sketch_block_rows * row_bytes >= 40 * journal
     # Memory and workers never change what is computed.
     other = make_plan(layout, wanted, 2**50, workers + 7)
     for field in dataclasses.fields(plan):
@@ -116,9 +119,24 @@ def test_where_every_row_is_sampled_nothing_else_is_needed():
     assert (made.sample_size, made.held_out, made.range_size) == (400, 0, 0)
 
 
-def test_a_plan_of_a_million_chunks_is_quick():
-    made = plan((4096 * 100_000, 10_240), memory=4096 * MIB)
-    assert len(made.sketch_blocks) <= 8192
+@pytest.mark.parametrize("size", [10**12, 10**13, 10**14])
+@pytest.mark.parametrize("workers", [1, 7, 1000])
+def test_large_data_take_few_tasks_and_a_small_journal(size, workers):
+    layout = Layout((size // 40_000, 10_000), (400, 10_000), None, "float32")
+    made = make_plan(layout, Settings.of(rank=10), 4096 * MIB, workers)
+    assert max(made.tasks["sketch"], made.tasks["refine"]) <= 20 * workers
+    blocks = (made.sketch_blocks, made.refine_blocks)
+    assert made.tasks["sketch"] == leaves(compress(None, RECIPE, None, blocks[0], made.most_tasks))
+    arguments = (None, None, None, None, "float32", None, blocks[1], made.most_tasks)
+    assert made.tasks["refine"] == leaves(refine(*arguments))
+    assert made.out_bytes <= 0.05 * size
+
+
+RECIPE = SketchRecipe(0, CountSketch(0, 16), 5, None, None, None, "float32", False)
+
+
+def leaves(graph):
+    return sum("subtree" in str(key) for key in dict(graph.__dask_graph__()))
 
 
 @pytest.mark.parametrize(

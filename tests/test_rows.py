@@ -12,8 +12,8 @@ from dcf.sketch.rows import RowSampler, spared
 from dcf.solvers.models import Nonnegative
 
 
-def sample(m, capacity, start=0, seed=0):
-    sampler = RowSampler(seed, capacity, m.shape[1], m.dtype)
+def sample(m, capacity, start=0, seed=0, bound=np.inf):
+    sampler = RowSampler(seed, capacity, m.shape[1], m.dtype, bound)
     for i in range(0, len(m), 7):
         tile = m[i : i + 7]
         sampler.offer(tile, np.square(tile.astype("f8")).sum(1), start + i)
@@ -35,6 +35,19 @@ def test_merging_is_free_of_order_and_blocks(cuts, swap, capacity):
     np.testing.assert_array_equal(merged.rows, whole.rows)
     assert 5 not in whole.index
     np.testing.assert_array_equal(whole.rows, m[whole.index])
+
+
+@given(cut=st.integers(1, 199), capacity=st.integers(1, 150))
+@settings(max_examples=40, deadline=None)
+def test_rows_beyond_what_another_block_knows_are_not_missed(cut, capacity):
+    m = np.random.default_rng(0).random((200, 3)).astype("f4")
+    first = sample(m[:cut], capacity)
+    bound = first.keys[-1] if len(first.keys) == capacity else np.inf
+    second = sample(m[cut:], capacity, cut, bound=bound)
+    merged, whole = first.merge(second, capacity), sample(m, capacity)
+    assert (second.keys < bound).all()
+    np.testing.assert_array_equal(merged.index, whole.index)
+    np.testing.assert_array_equal(merged.rows, whole.rows)
 
 
 def test_the_weighted_gram_is_unbiased():

@@ -1,13 +1,17 @@
 """Laws of the shared solvers."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from dcf.solvers.blocks import finished_blocks
 from dcf.solvers.gram_nnls import descend_rows, nonnegative_solve, projected_gradient
 from dcf.solvers.reduction import fold, subtree_size
+from dcf.types import Block
 
 
 @given(seed=st.integers(0, 10_000), r=st.integers(1, 12), width=st.integers(1, 20), sparse=st.booleans())
@@ -86,3 +90,48 @@ def test_fold_holds_a_node_a_level():
             yield {i}
 
     assert fold(leaves(), merge) == set(range(256))
+
+
+class Slow:
+    """A journal whose every save takes until the next block is under way."""
+
+    def __init__(self):
+        self.saved, self.under_way = {}, threading.Event()
+
+    def load(self, block):
+        return self.saved.get(block.index)
+
+    def save(self, block, arrays, rows=None):
+        assert self.under_way.wait(60)
+        self.under_way.clear()
+        self.saved[block.index] = arrays
+
+
+def test_a_block_is_saved_while_the_next_is_made_and_all_are_saved_at_the_end():
+    journal, blocks, made = Slow(), [Block(k, k, k + 1) for k in range(5)], []
+
+    def make(block):
+        made.append(block.index)
+        journal.under_way.set()  # what the save of the block before waits for
+        return block.index, {"a": block.index}, None
+
+    results = finished_blocks(journal, blocks, lambda kept: -kept["a"], make)
+    found = []
+    for result in results:
+        found.append(result)
+        if result == 4:
+            journal.under_way.set()
+    assert found == made == [0, 1, 2, 3, 4]
+    assert sorted(journal.saved) == made
+    assert list(finished_blocks(journal, blocks, lambda kept: -kept["a"], make)) == [0, -1, -2, -3, -4]
+    assert len(made) == 5
+
+
+def test_what_a_save_raises_ends_the_task():
+    class Full(Slow):
+        def save(self, block, arrays, rows=None):
+            raise OSError("full")
+
+    blocks = [Block(k, k, k + 1) for k in range(3)]
+    with pytest.raises(OSError, match="full"):
+        list(finished_blocks(Full(), blocks[:1], dict, lambda block: (0, {}, None)))

@@ -236,13 +236,24 @@ def transform_block(raw: RowStore, factor: RowStore, transform: Float64, block: 
     return np.asarray(np.count_nonzero(final, axis=0), np.float64)
 
 
-def transform(raw: RowStore, factor: RowStore, transform: Float64, blocks: Sequence[Block]) -> Any:
+def transform_blocks(raw: RowStore, factor: RowStore, transform: Float64, blocks: Sequence[Block]) -> Float64:
+    """Write the blocks of one task of the final factor; return the nonzeros of its columns there (r,)."""
+    nonzeros = np.zeros(transform.shape[1])
+    for block in blocks:
+        nonzeros += transform_block(raw, factor, transform, block)
+    return nonzeros
+
+
+def transform(
+    raw: RowStore, factor: RowStore, transform: Float64, blocks: Sequence[Block], most_tasks: int
+) -> Any:
     """Return the Dask graph that writes the final n × r factor, the raw one (n, k) times `transform` (k, r).
 
-    Its result is the list of the nonzeros (r,) that each block holds a column.
+    Its result is the list of the nonzeros (r,) that the blocks of each task hold a column.
     """
-    task = delayed(partial(transform_block, raw, factor, transform), pure=False)
-    return delayed(list)([task(block) for block in blocks])
+    size = subtree_size(len(blocks), most_tasks)
+    task = delayed(partial(transform_blocks, raw, factor, transform), pure=False)
+    return delayed(list)([task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)])
 
 
 def project_subtree(
