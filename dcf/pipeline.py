@@ -97,6 +97,7 @@ class Pipeline:
             chunks={"sample_rows": (-(-recipe.sample_capacity // SAMPLE_PARTS), plan.sketch_width)},
             rows=self.job.allocate_once("stages/range") if plan.range_size else None,
             rows_at_once=plan.range_chunk_rows,
+            behind=plan.saves_behind,
         )
         try:
             with self.job.stage("sketch", journal, plan.sketch_blocks):
@@ -170,6 +171,7 @@ class Pipeline:
                 len(plan.refine_blocks),
                 alternating.empty_sums(plan.carried, plan.width).to_arrays(),
                 rows=self.job.allocate_once("stages/weights") if last else None,
+                behind=plan.saves_behind,
             )
             components = self.run.complete(f"stages/components_{number - 1}")
             columns = self.job.columns if number == 1 else None  # a first pass finds H in full

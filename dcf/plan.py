@@ -23,6 +23,7 @@ from dcf.sizes import (
     carried_of,
     compressed_axes,
     decoding,
+    largest_divisor,
     mean_of,
     mib,
     refuse_senseless_rank,
@@ -41,16 +42,16 @@ TILE_BYTES = 1 * MIB  # fits the second-level cache of a core beside its product
 STRIPE_BYTES = 16 * MIB  # enough to hide the cost of a read call behind its decoding
 BLOCK_BYTES = 64 * MIB  # least work of a block, so that its journal entry costs nothing
 MOST_BLOCKS = 4096
-READ_PER_JOURNAL_BYTE = 40
+READ_PER_JOURNAL_BYTE = 20
 TASKS_PER_WORKER = 20
 CHUNK_NOTES = 4096  # what Zarr remembers of a chunk while it reads a stripe of them
 SLICE_ROWS = 8192  # of Z that are worked on at once
-RANGE_CHUNK_BYTES = 8 * MIB  # of Z: a file costs as much as a megabyte
+RANGE_CHUNK_BYTES = 4 * MIB  # of Z: a file costs as much as a megabyte
 CHUNKS_OF_RANGE = 10  # of Z that Zarr reads at once, by its own default
 PROBE_SIZE = 256
 CORANGE_BYTES = 2 * MIB  # l as large as this lets it be, between 2q + 1 and 6q
 MOST_SWEEPS = 40
-# A process with its kernels before its first block, measured by benchmarks/baseline_memory.py, rounded up.
+# A process with its kernels before its first block (benchmarks/baseline_memory.py), rounded up.
 WORKER_BASE = 256 * MIB
 DRIVER_BASE = 320 * MIB
 
@@ -107,6 +108,8 @@ class Plan:
     """decoded bytes of all passes together"""
     tasks: dict[str, int]
     """Dask tasks of each stage that reads or writes blocks"""
+    saves_behind: bool
+    """whether a block is saved while the next is read, which takes the memory of one more"""
     chunks_in_flight: int
     """chunks being decoded at once in a worker"""
     worker_bytes: int
@@ -173,6 +176,9 @@ def make_plan(
     where the predicted peak of a worker or of the driver exceeds `memory` bytes.
     """
     place = (memory, workers, threads, in_driver, mapped)
+    plan = _planned(layout, settings, *place, behind=True)[0]
+    if max(plan.worker_bytes, plan.driver_bytes) <= memory:
+        return plan
     plan, stage, parts = _planned(layout, settings, *place)
     if max(plan.worker_bytes, plan.driver_bytes) <= memory:
         return plan
@@ -197,7 +203,14 @@ def _largest_that_fits(plan: Plan, settings: Settings, fits: Callable[[int], boo
 
 
 def _planned(
-    layout: Layout, settings: Settings, memory: int, workers: int, threads: int, in_driver: bool, mapped: int
+    layout: Layout,
+    settings: Settings,
+    memory: int,
+    workers: int,
+    threads: int,
+    in_driver: bool,
+    mapped: int,
+    behind: bool = False,
 ) -> tuple[Plan, str, dict[str, int]]:
     """Return a plan, whether it fits or not, and the stage that needs most of a worker, part by part."""
     if workers < 1:
@@ -224,7 +237,7 @@ def _planned(
     sketch_bytes = 8 * (seen * (PROBE_SIZE + d) + q * q) + computed * seen * corange + sample_bytes
     sums_bytes = 8 * carried * (width + carried)
     sketch_block_rows = _block_rows(rows, row_bytes, stored_rows, sketch_bytes)
-    range_chunk_rows = stored_rows * _largest_divisor(
+    range_chunk_rows = stored_rows * largest_divisor(
         sketch_block_rows // stored_rows, RANGE_CHUNK_BYTES // (max(q, 1) * computed * stored_rows)
     )
     refine_block_rows = _block_rows(rows, row_bytes, stored_rows, sums_bytes)
@@ -240,19 +253,21 @@ def _planned(
     factor_bytes = refine_block_rows * carried * computed
     # The journal pads the sample, and Zarr writes an array through two copies.
     journal_bytes = sample_bytes + 3 * max(sample_bytes, 8 * seen * max(PROBE_SIZE, d))
-    # A node a level, the one in hand, and one that malloc has not given back (benchmarks/memory.py); with
-    # the block before, which is saved meanwhile, two more.
-    held_bytes = (sketch_depth + 4) * sketch_bytes
+    # A node a level, the one in hand, one not given back (benchmarks/memory.py); for the one saved, two more.
+    held_bytes = (sketch_depth + (4 if behind else 2)) * sketch_bytes
+    saved_bytes = journal_bytes if behind else max(2 * sketch_bytes, journal_bytes)
+    blocks_held = 2 if behind else 1
+    z_rows = blocks_held * sketch_block_rows + 3 * range_chunk_rows
     slice_bytes = 32 * q * min(SLICE_ROWS, sketch_block_rows)
     stages: dict[str, dict[str, int]] = {
         "sketch": {
             "data": reading + 4 * tile_bytes,
-            "sketch": held_bytes + journal_bytes,
-            "range": q * computed * (2 * sketch_block_rows + 3 * range_chunk_rows + 5 * seen) + slice_bytes,
+            "sketch": held_bytes + saved_bytes,
+            "range": q * computed * (z_rows + 5 * seen) + slice_bytes,
         },
         "refine": {
             "data": reading + 8 * tile_bytes,
-            "factors": 5 * factor_bytes + (refine_depth + 6) * sums_bytes,
+            "factors": (3 + blocks_held) * factor_bytes + (refine_depth + 6) * sums_bytes,
         },
         "scale": {"factors": 9 * factor_bytes},
     }
@@ -322,6 +337,7 @@ def _planned(
             + (sketch_tasks if q and not settings.refine else 0),
             "refine": settings.refine * -(-refine_blocks // subtree_size(refine_blocks, most_tasks)),
         },
+        saves_behind=behind,
         chunks_in_flight=in_flight,
         worker_bytes=worker,
         driver_bytes=driver,
@@ -345,11 +361,6 @@ def _block_rows(rows: int, row_bytes: int, stored_rows: int, journal_bytes: int)
     while 16 * step <= block:
         step *= 2
     return min(-(-block // step) * step, -(-rows // stored_rows) * stored_rows)
-
-
-def _largest_divisor(number: int, most: int) -> int:
-    """Return the largest divisor of `number` that is at most `most`, or 1."""
-    return next((k for k in range(min(most, number), 1, -1) if number % k == 0), 1)
 
 
 def _refusal(

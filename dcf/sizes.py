@@ -54,6 +54,11 @@ def rate(size: float, seconds: float) -> str:
     return f"{gigabytes(size / max(seconds, 1e-9))}/s"
 
 
+def largest_divisor(number: int, most: int) -> int:
+    """Return the largest divisor of `number` that is at most `most`, or 1."""
+    return next((k for k in range(min(most, number), 1, -1) if number % k == 0), 1)
+
+
 def decoding(layout: Layout, axis: int, stripe_rows: int) -> tuple[int, int, int]:
     """Return the chunks of a stripe, the bytes they decode to, and the most that reading one takes beside.
 

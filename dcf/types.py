@@ -77,6 +77,10 @@ class BlockSource(Protocol):
 class Journal(Protocol):
     """Finished blocks of one pass, durable in the run group."""
 
+    @property
+    def behind(self) -> bool:
+        """Whether a block may be saved while the next is made: that takes the memory of one more."""
+
     def count(self) -> int:
         """Return how many blocks are finished; cheap enough to be asked twice a second."""
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -28,6 +29,13 @@ ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
 BESIDE_A_WORKER = 384 * 2**20
 UID = 1000
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder on a disk: containers have a /dev/shm of their own, where other tests may work."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 def check(verb, *words, timeout=600):

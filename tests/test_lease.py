@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -33,7 +34,19 @@ def run(tmp_path, nmf, source):
 
 
 def hold(run, host, act=lambda: None):
-    """Be a driver that does something and then works on until it is interrupted."""
+    """Be a driver that does something and then works on until it is interrupted, as the command line is."""
+
+    def terminate(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        work(run, host, act)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def work(run, host, act):
     with Lease(run, host).held():
         act()
         time.sleep(5)

@@ -193,7 +193,7 @@ ELSEWHERE = {"AWS_PROFILE": "unheard-of"}
     ("words", "changes", "code", "says"),
     [
         (SOURCE, WRONG, 2, "cannot be opened: PermissionError"),
-        (OUT, WRONG, 1, "cannot be read, at driver/beat/zarr.json, (PermissionError"),
+        (OUT, WRONG, 1, "cannot be read, at driver/beat/"),
         ("inspect {out}", WRONG, 1, "cannot be read, at zarr.json, (PermissionError"),
         (SOURCE, NOBODY, 2, "cannot be opened: NoCredentialsError"),
         (OUT, NOBODY, 1, "NoCredentialsError"),

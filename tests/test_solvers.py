@@ -95,6 +95,8 @@ def test_fold_holds_a_node_a_level():
 class Slow:
     """A journal whose every save takes until the next block is under way."""
 
+    behind = True
+
     def __init__(self):
         self.saved, self.under_way = {}, threading.Event()
 

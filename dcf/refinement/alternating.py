@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 class Unjournalled:
     """The journal of a pass too short to be worth one."""
 
+    behind = False
+
     def count(self) -> int:
         """Return 0."""
         return 0

@@ -1,4 +1,4 @@
-"""The blocks of one task, in order: each loaded or made, and saved while the next is made."""
+"""The blocks of one task, in order: each loaded or made, and saved."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def finished_blocks(
 ) -> Iterator[T]:
     """Yield the result of every block: what the journal holds of it, or what `make` returns.
 
-    `make` returns a result, the arrays that the journal keeps of it, and its rows. They are saved while the
-    next block is made, since a save mostly waits for the disk; no more than one is under way, and the last
-    is awaited. Raises what `journal.save` raises, a block late.
+    `make` returns a result, the arrays that the journal keeps of it, and its rows. Where the journal is
+    `behind` they are saved while the next block is made, since a save mostly waits for the disk; no more than
+    one is under way, and the last is awaited. Raises what `journal.save` raises, then a block late.
     """
     with ThreadPoolExecutor(1) as pool:
         saving: Future[None] | None = None
@@ -38,6 +38,8 @@ def finished_blocks(
             if saving is not None:
                 saving.result()
             saving = pool.submit(journal.save, block, arrays, rows)
+            if not journal.behind:
+                saving.result()
             del arrays, rows
             yield result
         if saving is not None:

@@ -41,6 +41,8 @@ class BlockJournal:
     """(n, k), where the blocks' rows of an n-sized result go"""
     rows_at_once: int = 0
     """rows of a chunk of `rows`, which is written and read so many at a time"""
+    behind: bool = False
+    """whether a block may be saved while the next is made"""
 
     def count(self) -> int:
         """Return how many blocks are marked, from the names of the chunks alone."""
@@ -53,8 +55,7 @@ class BlockJournal:
                 self.rows[part] = rows[part.start - block.start : part.stop - block.start]
         for name, values in arrays.items():
             if values.size:
-                # Zeros need not be written: the mark tells whether a chunk was lost.
-                open_member(self.group, name).with_config({"write_empty_chunks": False})[block.index] = values
+                open_member(self.group, name)[block.index] = values
         parts = [] if self.rows is None or rows is None else [rows]
         open_member(self.group, "done")[block.index] = self._mark(block, arrays, parts)
 
