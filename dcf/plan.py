@@ -256,8 +256,7 @@ def _planned(
     # A node a level, the one in hand, one not given back (benchmarks/memory.py); for the one saved, two more.
     held_bytes = (sketch_depth + (4 if behind else 2)) * sketch_bytes
     saved_bytes = journal_bytes if behind else max(2 * sketch_bytes, journal_bytes)
-    blocks_held = 2 if behind else 1
-    z_rows = blocks_held * sketch_block_rows + 3 * range_chunk_rows
+    z_rows = (2 if behind else 1) * sketch_block_rows + 3 * range_chunk_rows
     slice_bytes = 32 * q * min(SLICE_ROWS, sketch_block_rows)
     stages: dict[str, dict[str, int]] = {
         "sketch": {
@@ -267,7 +266,7 @@ def _planned(
         },
         "refine": {
             "data": reading + 8 * tile_bytes,
-            "factors": (3 + blocks_held) * factor_bytes + (refine_depth + 6) * sums_bytes,
+            "factors": (5 if behind else 4) * factor_bytes + (refine_depth + 6) * sums_bytes,
         },
         "scale": {"factors": 9 * factor_bytes},
     }
