@@ -30,7 +30,8 @@ import zarr
 from dask.utils import parse_bytes
 from distributed import Client, Scheduler, Worker
 
-from dcf.cluster import CONFIG, peak_memory
+from dcf.cluster.environment import CONFIG
+from dcf.cluster.resident import peak_memory
 from dcf.plan import Plan, make_plan
 from dcf.refinement.alternating import empty_sums, refine
 from dcf.settings import Settings

@@ -29,7 +29,7 @@ from zarr.buffer import cpu
 from zarr.codecs import ZstdCodec
 
 from dcf.api import run_source
-from dcf.cluster import CONFIG
+from dcf.cluster.environment import CONFIG
 from dcf.datasets import planted_nmf
 from dcf.settings import Settings
 
