@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from asyncio import CancelledError as TaskCancelledError
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +108,14 @@ class ClientWorkers:
         """Wait for a result as long as there are workers to compute it."""
         seen = time.monotonic()
         while True:
-            try:
+            with suppress(TimeoutError):
                 wait(future, timeout=WATCH_SECONDS)
-                return future.result(timeout=LOST_SECONDS)
-            except TimeoutError:
-                if future.status == "error":  # the task's own
-                    raise
+            if future.done():
+                try:
+                    return future.result(timeout=LOST_SECONDS)
+                except TimeoutError:
+                    if future.status == "error":  # the task's own
+                        raise
             self.check()
             try:
                 threads = self.client.sync(self._threads, callback_timeout=LOST_SECONDS)
