@@ -26,7 +26,7 @@ chaos: $(VENV)/.test
 
 bench: $(VENV)/.test
 	for job in against_sklearn real_data methods one_pass trust calibration sparse_recovery sparse_pca tensors \
-	  baseline_memory memory layouts s3 throughput large_plan; \
+	  baseline_memory memory layouts s3 large_plan throughput; \
 	do echo "$$job"; $(BIN)/python benchmarks/$$job.py || exit 1; done
 
 # The experiments of the paper, an hour: tables and plots into benchmarks/paper/results.

@@ -57,7 +57,7 @@ def _warn_unless_converged(decomposition: Decomposition) -> None:
         )
 
 
-class _Compressed(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class _Compressed(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """What the estimators share: sources, checks, W for new rows."""
 
     decomposition_: Any
@@ -178,7 +178,7 @@ class _Compressed(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return what solves rows of W (b, r) from X Hᵀ (b, r), for H Hᵀ = `gram` (r, r)."""
 
 
-class _CompressedMatrix(ClassNamePrefixFeaturesOutMixin, _Compressed):  # type: ignore[misc]
+class _CompressedMatrix(ClassNamePrefixFeaturesOutMixin, _Compressed):  # type: ignore[misc]  # as above
     """X ≈ W H."""
 
     decomposition_: MatrixDecomposition

@@ -208,7 +208,7 @@ class _Told:
     async def start(self) -> None:
         """Submit the job."""
         try:
-            await super().start()  # type: ignore[misc]
+            await super().start()  # type: ignore[misc]  # the other base, a Job, is joined at run time
         except (RuntimeError, ValueError, OSError) as error:
             self.keeper.refusals.append(str(error))
             self.status = Status.failed  # or Dask would wait for it when the cluster closes
@@ -231,8 +231,6 @@ class Keeper:
     """what the queue said to the latest jobs, where it did not take them"""
     fruitless: int = 0
     """jobs in a row that ended without a worker having come"""
-    replaced: int = 0
-    """jobs that were submitted in the place of others"""
     _cluster: Any = None
     _waiting: bool = True
     _came: set[str] = field(default_factory=set)
@@ -242,7 +240,7 @@ class Keeper:
     def keep(self, cluster: SpecCluster) -> None:
         """Submit the jobs, and look after them until `stop`."""
         self._cluster = cluster
-        cluster.scale(jobs=self.config.jobs)  # type: ignore[call-arg]
+        cluster.scale(jobs=self.config.jobs)  # type: ignore[call-arg]  # dask_jobqueue adds it
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -286,7 +284,6 @@ class Keeper:
             cluster.worker_spec.pop(name, None)
             if job.job_id is not None:
                 self.fruitless = 0 if name in self._came else self.fruitless + 1
-                self.replaced += 1
                 _log.warning("Job %s is no longer in the queue; another one is submitted.", job.job_id)
         self._waiting = any(j.job_id is not None for j in cluster.workers.values())
         if len(cluster.worker_spec) < self.config.jobs and self.fruitless < _MOST_FRUITLESS:
