@@ -38,6 +38,7 @@ from dcf.settings import Settings
 from dcf.sketch.compress import SketchRecipe, compress, empty_sketch
 from dcf.sketch.projections import CountSketch, Folded, Role, SparseSign
 from dcf.solvers.models import Nonnegative
+from dcf.solvers.reduction import MOST_TASKS
 from dcf.storage.arrays import create_array
 from dcf.storage.journal import BlockJournal
 from dcf.storage.source import ArraySource
@@ -131,9 +132,9 @@ def graphs(folder: Path, source: Path, plan: Plan) -> dict[str, Any]:
     components[:] = 0.0
     sketches = Finished(group, "run", rows, plan.range_chunk_rows, empty_sketch(recipe, TINY).to_arrays(0))
     sums = Finished(group, "run", rows, plan.refine_block_rows, empty_sums(RANK, TINY).to_arrays())
-    exact = (data, Nonnegative(), components, None, plan.dtype, sums, plan.refine_blocks, plan.most_tasks)
+    exact = (data, Nonnegative(), components, None, plan.dtype, sums, plan.refine_blocks, plan.workers)
     return {
-        "sketch": compress(data, recipe, sketches, plan.sketch_blocks, plan.most_tasks),
+        "sketch": compress(data, recipe, sketches, plan.sketch_blocks, plan.workers),
         "refine": refine(*exact),
     }
 
@@ -246,7 +247,12 @@ def main() -> None:
             leaves = sum("subtree" in str(key) for key in tasks)
             sizes = f"{whole / 1e6:.2f} MB pickled at once, a leaf {leaf / 1e3:.0f} kB alone"
             print(f"{name}: {leaves} leaves, {len(tasks)} tasks, {sizes}")
-            checks.append((f"{name}: {leaves} leaves (at most 20 a worker)", leaves <= plan.most_tasks))
+            checks.append(
+                (
+                    f"{name}: {leaves} leaves (at most {MOST_TASKS} a worker)",
+                    leaves <= MOST_TASKS * plan.workers,
+                )
+            )
         for name, seconds in zip(passes, asyncio.run(compute(passes, asked.workers)), strict=True):
             whole_time = made + seconds
             checks.append((f"{name}: built and computed in {whole_time:.1f} s", whole_time <= MOST_SECONDS))

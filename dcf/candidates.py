@@ -181,7 +181,7 @@ def _from_surrogate(job: Job, start: Candidate) -> Candidate:
     def sums(h: Float64) -> tuple[Float64, Float64]:
         g, gram, journal = surrogate.project(h), h @ h.T, alternating.Unjournalled()
         graph = alternating.refine(
-            rows, job.model, g, gram, plan.dtype, journal, plan.sketch_blocks, plan.most_tasks
+            rows, job.model, g, gram, plan.dtype, journal, plan.sketch_blocks, plan.workers
         )
         total = job.workers.compute(graph)
         return total.linear(g) @ surrogate.directions, total.gram

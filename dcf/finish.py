@@ -57,7 +57,7 @@ def finish(job: Job) -> None:
                 job.allocate(_name_of_long_factor(job)),
                 form.transform,
                 plan.refine_blocks,
-                plan.most_tasks,
+                plan.workers,
             )
         )
         _write_short_factors(job, form)
@@ -177,7 +177,7 @@ def _write_means(job: Job, raw: _RawPair) -> None:
         last = np.zeros((plan.carried, 1))
         last[-1] = np.ldexp(plan.width**-0.5, job.exponent)
         graph = alternating.transform(
-            raw.weights, job.allocate("mean"), last, plan.refine_blocks, plan.most_tasks
+            raw.weights, job.allocate("mean"), last, plan.refine_blocks, plan.workers
         )
         job.workers.compute(graph)
 

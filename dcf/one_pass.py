@@ -47,7 +47,7 @@ def recover_rows(job: Job) -> None:
     with job.stage("recover rows", journal, blocks):
         coordinates = surrogate.project(h)
         graph = alternating.refine(
-            rows, model, coordinates, h @ h.T, plan.dtype, journal, blocks, plan.most_tasks
+            rows, model, coordinates, h @ h.T, plan.dtype, journal, blocks, plan.workers
         )
         sums = job.workers.compute(graph)
     job.run.put("stages/range_gram", sums.gram)
@@ -76,9 +76,7 @@ def shrunk(job: Job, method: str) -> Certificate:
     """
     plan, name = job.plan, components_of(method)
     h, probe = job.run.complete(name)[:], job.run.complete("stages/probe")[:]
-    graph = alternating.project(
-        recovered(job, method), job.probe, None, h, plan.refine_blocks, plan.most_tasks
-    )
+    graph = alternating.project(recovered(job, method), job.probe, None, h, plan.refine_blocks, plan.workers)
     seen = job.workers.compute(graph).probe @ h
     factor = float((probe * seen).sum() / np.square(seen).sum())
     job.run.put(name, h * min(max(factor, 0.0), 1.0))
@@ -93,7 +91,7 @@ def estimate(job: Job, method: str) -> Certificate:
     probe, squared_norm = job.run.complete("stages/probe")[:], job.squared_norm
     surrogate, rows = surrogate_of(job) if plan.range_size else (None, None)
     g = h if surrogate is None else surrogate.project(h)
-    graph = alternating.project(recovered(job, method), job.probe, rows, g, blocks, plan.most_tasks)
+    graph = alternating.project(recovered(job, method), job.probe, rows, g, blocks, plan.workers)
     seen = job.workers.compute(graph)
     difference = probe - seen.probe @ h
     if job.mean_of == "columns":

@@ -93,16 +93,17 @@ class Pipeline:
             "sketch",
             len(plan.sketch_blocks),
             like,
-            # Few rows of a later block get into the sample; chunks of zeros are not written.
+            # Few rows of a later block get into the sample.
             chunks={"sample_rows": (-(-recipe.sample_capacity // SAMPLE_PARTS), plan.sketch_width)},
             rows=self.job.allocate_once("stages/range") if plan.range_size else None,
             rows_at_once=plan.range_chunk_rows,
             behind=plan.saves_behind,
+            padded=("sample_rows",),
         )
         try:
             with self.job.stage("sketch", journal, plan.sketch_blocks):
                 graph = compression.compress(
-                    self.job.source, recipe, journal, plan.sketch_blocks, plan.most_tasks
+                    self.job.source, recipe, journal, plan.sketch_blocks, plan.workers
                 )
                 sketch = self.workers.compute(graph)
         except EntryError:  # the data have to change, and then no block of theirs holds any more
@@ -184,7 +185,7 @@ class Pipeline:
                     plan.dtype,
                     journal,
                     plan.refine_blocks,
-                    plan.most_tasks,
+                    plan.workers,
                     columns,
                 )
                 sums = self.workers.compute(graph)

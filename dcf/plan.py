@@ -26,6 +26,7 @@ from dcf.sizes import (
     largest_divisor,
     mean_of,
     mib,
+    panel_rows,
     refuse_senseless_rank,
     sketch_sizes,
     slices_of,
@@ -43,7 +44,6 @@ STRIPE_BYTES = 16 * MIB  # enough to hide the cost of a read call behind its dec
 BLOCK_BYTES = 64 * MIB  # least work of a block, so that its journal entry costs nothing
 MOST_BLOCKS = 4096
 READ_PER_JOURNAL_BYTE = 20
-TASKS_PER_WORKER = 20
 CHUNK_NOTES = 4096  # what Zarr remembers of a chunk while it reads a stripe of them
 SLICE_ROWS = 8192  # of Z that are worked on at once
 RANGE_CHUNK_BYTES = 4 * MIB  # of Z: a file costs as much as a megabyte
@@ -143,11 +143,6 @@ class Plan:
         """Bytes of Z (n, q) in the run group."""
         return self.rows * self.range_size * np.dtype(self.dtype).itemsize
 
-    @property
-    def most_tasks(self) -> int:
-        """The most tasks that a pass is cut into."""
-        return TASKS_PER_WORKER * self.workers
-
     def record(self) -> dict[str, Any]:
         """Return the plan as JSON."""
         return asdict(self)
@@ -242,13 +237,13 @@ def _planned(
     )
     refine_block_rows = _block_rows(rows, row_bytes, stored_rows, sums_bytes)
 
-    most_tasks = TASKS_PER_WORKER * workers
     sketch_blocks, refine_blocks = -(-rows // sketch_block_rows), -(-rows // refine_block_rows)
-    sketch_tasks = -(-sketch_blocks // subtree_size(sketch_blocks, most_tasks))
+    sketch_tasks = -(-sketch_blocks // subtree_size(sketch_blocks, workers))
     # Nodes of the whole tree: a worker may hold the roots of tasks that wait for their partners.
     sketch_depth, refine_depth = (sketch_blocks - 1).bit_length(), (refine_blocks - 1).bit_length()
     chunks_of_stripe, stripe_bytes, in_flight_bytes = decoding(layout, axis, stripe_rows)
     tile_bytes = tile_rows * width * computed
+    panel_bytes = panel_rows(tile_rows, width * computed) * width * computed
     reading = stripe_bytes + in_flight_bytes + chunks_of_stripe * CHUNK_NOTES
     factor_bytes = refine_block_rows * carried * computed
     # The journal pads the sample, and Zarr writes an array through two copies.
@@ -260,7 +255,7 @@ def _planned(
     slice_bytes = 32 * q * min(SLICE_ROWS, sketch_block_rows)
     stages: dict[str, dict[str, int]] = {
         "sketch": {
-            "data": reading + 4 * tile_bytes,
+            "data": reading + 2 * panel_bytes + 2 * tile_bytes,  # where converted, and folded
             "sketch": held_bytes + saved_bytes,
             "range": q * computed * (z_rows + 5 * seen) + slice_bytes,
         },
@@ -334,7 +329,7 @@ def _planned(
             "sweep": sketch_tasks if sweeps else 0,
             "recover": (width if method == "recover-factorize" else settings.rank if d else 0)
             + (sketch_tasks if q and not settings.refine else 0),
-            "refine": settings.refine * -(-refine_blocks // subtree_size(refine_blocks, most_tasks)),
+            "refine": settings.refine * -(-refine_blocks // subtree_size(refine_blocks, workers)),
         },
         saves_behind=behind,
         chunks_in_flight=in_flight,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dcf.types import Layout
 
 MIB = 2**20
+PANEL_BYTES = 4 * MIB
 SAMPLE_BYTES = 64 * MIB  # of a sample whose size is not asked for, if the rank allows
 RECOVERED = ("factorize-recover", "recover-factorize")
 CARRIED_ON = ("nmf", "semi-nmf")  # whose H is carried on over the surrogate, as a second candidate
@@ -177,3 +178,8 @@ def sketch_sizes(rows: int, width: int, layout: Layout, settings: Settings) -> t
         affordable = max(width // RANGE_SHARE, RANGE_BYTES // (rows * computed))
         q = min(width, max(2 * rank + 1, min(4 * rank + 1, affordable)))
     return d, s, held_out, q
+
+
+def panel_rows(tile_rows: int, row_bytes: int) -> int:
+    """Return the rows that the first pass works on at once: several tiles, unless these are large."""
+    return max(tile_rows, PANEL_BYTES // row_bytes)

@@ -103,6 +103,6 @@ def _solve(
             norms = np.empty(len(entries))
             squared_row_norms(entries, norms)
             if not np.isfinite(norms).all() or (not negatives_allowed and entries.min() < 0.0):
-                refuse_bad_entry(source, negatives_allowed, entries, start)
+                refuse_bad_entry(source, negatives_allowed, ((0, entries),), start)
             weights[start : start + len(entries)] = solve((entries @ h.T).astype(np.float64))
     return weights

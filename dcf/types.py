@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 Float64: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
+Panels: TypeAlias = Sequence[
+    tuple[int, Real]
+]  # (first column, columns of some rows (b, w)), all of M together
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")
@@ -66,6 +69,11 @@ class BlockSource(Protocol):
 
         The keys of stored chunks that are absent, and read as the fill value, go to `absent`.
         """
+
+    def panels(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Panels]]:
+        """Yield (first row, panels) in order: the same rows, not put together where they are stored apart."""
+        for first, tile in self.tiles(start, stop, absent):
+            yield first, ((0, tile),)
 
     def decoded_bytes(self, start: int, stop: int) -> int:
         """Return the bytes that these rows decode to, in the source's own dtype."""
@@ -140,6 +148,9 @@ class Projection(Protocol):
 
     def accumulate(self, tile: Real, start: int, out: Real) -> None:
         """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m), in the precision of `out`."""
+
+    def scattered(self, start: int, stop: int, out: Real) -> tuple[Index, Real, Real]:
+        """Return rows and entries (b, p) of P[:, start:stop], and `out`, to which a kernel adds it."""
 
     def transpose(self, v: Float64, start: int, stop: int) -> Float64:
         """Return P[:, start:stop]ᵀ · v, (stop − start, k), for v (d, k)."""

@@ -6,14 +6,14 @@ itself would break the memory promise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dcf.refinement.alternating import refine_block
 from dcf.sketch.compress import SketchRecipe, compress_block
 from dcf.sketch.projections import CountSketch, Folded, Role, SparseBinary, SparseSign
-from dcf.types import Block
+from dcf.types import Block, BlockSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ROWS, _WIDTH = 12, 4
 
 
-class _Tiny:
+class _Tiny(BlockSource):
     """A dozen rows of M."""
 
     width = _WIDTH
@@ -57,11 +57,6 @@ def compile_kernels(plan: Plan, model: Model, recovery: Callable[[float], Column
     capacity = 3 if plan.sample_size else 0
     recipe = SketchRecipe(0, probe, capacity, projection, span, corange, plan.dtype, False)
     compress_block(source, recipe, block)
-    if span is not None:
-        wide = np.ones((1, 2 * span.fold + 3), plan.dtype)
-        span.product(wide.shape[1], plan.dtype)(
-            cast("Real", wide), cast("Real", np.empty((1, 3), plan.dtype))
-        )
     refine_block(source, model, np.ones((2, _WIDTH)), None, plan.dtype, block)
     if projection is not None:
         recovery(1.0).recover(*projection.columns(0, _ROWS), np.ones(8))

@@ -94,6 +94,7 @@ def test_stopped_anywhere_and_resumed(tmp_path, small_blocks, run):
     sides = [-(-n // c) for n, c in zip(data.shape, layout["shards"] or layout["chunks"], strict=True)]
     stored = (layout["shards"] or layout["chunks"])[axis]
     layers = max(record["plan"][f"{kind}_block_rows"] for kind in ("sketch", "refine")) // stored
-    in_hand = len(stops) * layers * np.prod(sides) / sides[axis]
+    blocks = 1 + record["plan"]["saves_behind"]  # one is being saved, one being read
+    in_hand = len(stops) * blocks * layers * np.prod(sides) / sides[axis]
     if layout["shards"] is None:  # of a shard, parts are read one by one
         assert sum(reads.values()) <= (1 + options["refine"]) * np.prod(sides) + in_hand

@@ -85,6 +85,16 @@ def test_a_driver_that_was_taken_over_lets_go(run):
         hold(run, Host("dask", "key"), lambda: write(run, "beat", {"state": "running", "holder": "x"}))
 
 
+def test_a_driver_whose_sign_of_life_cannot_be_found_goes_on(run):
+    with (held := Lease(run, Host("dask", "key"))).held():
+        run.drop("driver/beat")
+        end = time.monotonic() + 4 * lease.BEAT_SECONDS
+        while not read(run.url, "beat") and time.monotonic() < end:
+            time.sleep(0.05)
+        assert read(run.url, "beat")["state"] == "running"
+        held.check()
+
+
 def test_a_dead_driver_of_this_machine_is_no_obstacle(run):
     """Its process is gone, or, for a folder, the lock is ours."""
     code = "import os; print(os.getpid())"

@@ -16,7 +16,7 @@ def sample(m, capacity, start=0, seed=0, bound=np.inf):
     sampler = RowSampler(seed, capacity, m.shape[1], m.dtype, bound)
     for i in range(0, len(m), 7):
         tile = m[i : i + 7]
-        sampler.offer(tile, np.square(tile.astype("f8")).sum(1), start + i)
+        sampler.offer(((0, tile),), np.square(tile.astype("f8")).sum(1), start + i)
     return sampler.sample()
 
 
@@ -97,7 +97,7 @@ def test_what_rows_kept_out_say_is_the_error_over_all_rows():
     said = []
     for seed in range(30):
         sampler = RowSampler(seed, 401, 30, np.dtype("f8"))
-        sampler.offer(m, (m**2).sum(axis=1), 0)
+        sampler.offer(((0, m),), (m**2).sum(axis=1), 0)
         sample = sampler.sample().weighted(401)
         common, apart = spared(sample, 100)
         shares = np.where(common, 0.0, 1.0)

@@ -1,5 +1,6 @@
 """Laws of the shared solvers."""
 
+import math
 import threading
 
 import numpy as np
@@ -64,15 +65,24 @@ def test_descent_never_raises_the_objective(seed, sweeps):
     assert np.linalg.norm(m - x @ h) <= before * (1 + 1e-12)
 
 
-@given(blocks=st.integers(1, 200), tasks=st.integers(1, 40))
+@given(blocks=st.integers(1, 2000), workers=st.integers(1, 40))
 @settings(max_examples=200, deadline=None)
-def test_the_tree_does_not_depend_on_who_merges(blocks, tasks):
+def test_the_tree_does_not_depend_on_who_merges(blocks, workers):
     def merge(a, b):
         return (a, b)
 
-    size = subtree_size(blocks, tasks)
+    size = subtree_size(blocks, workers)
     assert size & (size - 1) == 0
-    assert -(-blocks // size) <= tasks
+    assert -(-blocks // size) <= 20 * workers
+
+    def of_last_worker(size):
+        return math.ceil(math.ceil(blocks / size) / workers) * size
+
+    finest = 1
+    while -(-blocks // finest) > 20 * workers:
+        finest *= 2
+    assert of_last_worker(size) <= 1.05 * of_last_worker(finest)  # evenly shared
+    assert -(-blocks // size) >= min(blocks, 4 * workers) or size == finest
     leaves = list(range(blocks))
     roots = [fold(leaves[i : i + size], merge) for i in range(0, blocks, size)]
     assert fold(roots, merge) == fold(leaves, merge)

@@ -192,14 +192,14 @@ def refine(
     dtype: str,
     journal: Journal,
     blocks: Sequence[Block],
-    most_tasks: int,
+    workers: int,
     columns: Index | None = None,
 ) -> Any:
     """Return the Dask graph (Delayed `RefineSums`) of one pass; `refine_block` says with what H.
 
     The rows of W go to the journal, block by block.
     """
-    size = subtree_size(len(blocks), most_tasks)
+    size = subtree_size(len(blocks), workers)
     part = partial(refine_subtree, source, model, components, gram, dtype, journal, columns)
     task = delayed(part, pure=False)
     roots = [task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)]
@@ -247,13 +247,13 @@ def transform_blocks(raw: RowStore, factor: RowStore, transform: Float64, blocks
 
 
 def transform(
-    raw: RowStore, factor: RowStore, transform: Float64, blocks: Sequence[Block], most_tasks: int
+    raw: RowStore, factor: RowStore, transform: Float64, blocks: Sequence[Block], workers: int
 ) -> Any:
     """Return the Dask graph that writes the final n × r factor, the raw one (n, k) times `transform` (k, r).
 
     Its result is the list of the nonzeros (r,) that the blocks of each task hold a column.
     """
-    size = subtree_size(len(blocks), most_tasks)
+    size = subtree_size(len(blocks), workers)
     task = delayed(partial(transform_blocks, raw, factor, transform), pure=False)
     return delayed(list)([task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)])
 
@@ -289,13 +289,13 @@ def project(
     surrogate: BlockSource | None,
     coordinates: Float64,
     blocks: Sequence[Block],
-    most_tasks: int,
+    workers: int,
 ) -> Any:
     """Return the Dask graph (Delayed `Projected`) of S W and ‖Y − W G‖² for W = `weights` on disk.
 
     Y (n, k) are the rows of `surrogate`, or nothing where it is None; G (r, k) = `coordinates`.
     """
-    size = subtree_size(len(blocks), most_tasks)
+    size = subtree_size(len(blocks), workers)
     task = delayed(partial(project_subtree, weights, probe, surrogate, coordinates), pure=False)
     roots = [task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)]
     return fold(roots, delayed(Projected.merge, pure=False))

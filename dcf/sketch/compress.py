@@ -15,14 +15,26 @@ import numpy as np
 from dask.delayed import delayed
 
 from dcf.errors import EntryError, ScaleError, SourceError
-from dcf.sketch.kernels import look_at
+from dcf.sketch.kernels import look_at, sketch_panel
+from dcf.sketch.projections import Product, row_sums
 from dcf.sketch.range import meet, triangle
 from dcf.sketch.rows import RowSample, RowSampler
 from dcf.solvers.blocks import finished_blocks
 from dcf.solvers.reduction import fold, subtree_size
 from dcf.solvers.shared import block_task
-from dcf.solvers.sums import REACH, squared_row_norms
-from dcf.types import Arrays, Block, BlockSource, Float64, Index, Journal, Projection, Real, Statistics
+from dcf.solvers.sums import REACH
+from dcf.types import (
+    Arrays,
+    Block,
+    BlockSource,
+    Float64,
+    Index,
+    Journal,
+    Panels,
+    Projection,
+    Real,
+    Statistics,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,6 +153,66 @@ def empty_sketch(recipe: SketchRecipe, width: int) -> Sketch:
     )
 
 
+class _Collector:
+    """What the rows of a block have given so far."""
+
+    def __init__(self, source: BlockSource, recipe: SketchRecipe, bound: float) -> None:
+        width, dtype = recipe.width(source), recipe.dtype
+        self._source, self._recipe = source, recipe
+        self._reach = float(np.sqrt(REACH[dtype][1]))
+        self.product = recipe.span.product(width, dtype) if recipe.span else Product.none(width, dtype)
+        self.sketch = empty_sketch(recipe, width)
+        self.sampler = RowSampler(recipe.seed, recipe.sample_capacity, width, np.dtype(dtype), bound)
+        self.least, self.most = unseen(source.width, dtype)
+        self.squared_norm, self.zeros = 0.0, 0
+
+    def add(self, panels: Panels, start: int, z: Real) -> None:
+        """Take all sketches of the rows start … start + b of M; write theirs of Z (b, q) to `z`."""
+        recipe, sketch = self._recipe, self.sketch
+        norms, folded = np.zeros(len(z)), self.product.sums(len(z))
+        if recipe.columns is None:
+            part, norms_of_part = panels, norms
+            self.zeros += self._scatter(part, start, folded, norms, self.least, self.most)
+        else:
+            self.zeros += sum(look_at(panel, i, norms, self.least, self.most) for i, panel in panels)
+            whole = np.concatenate([panel for _, panel in panels], axis=1)
+            part, norms_of_part = ((0, cast("Real", whole.take(recipe.columns, axis=1))),), np.zeros(len(z))
+            self._scatter(part, start, folded, norms_of_part, *unseen(len(recipe.columns), recipe.dtype))
+        low, high = float(self.least.min()), float(self.most.max())
+        if not np.isfinite(norms).all() or (low < 0.0 and not recipe.negatives_allowed):
+            refuse_bad_entry(self._source, recipe.negatives_allowed, panels, start)
+        if max(-low, high) > self._reach:
+            raise ScaleError(max(-low, high))
+        self.squared_norm += float(norms.sum())
+        self.product.mix(part, folded, z)
+        if recipe.mean_of == "columns":
+            for first, panel in part:
+                sketch.means[first : first + panel.shape[1]] += panel.sum(axis=0, dtype=np.float64)
+        elif recipe.mean_of == "rows":
+            sketch.means[:] += float(np.square(row_sums(part)).sum()) / sketch.probe.shape[1]
+        if recipe.sample_capacity:
+            self.sampler.offer(part, norms_of_part, start)
+
+    def _scatter(
+        self, panels: Panels, start: int, folded: Real, norms: Float64, least: Real, most: Real
+    ) -> int:
+        """Add rows to the sparse sketches, and what they are to the rest; return their zeros."""
+        rows, product = len(folded), self.product
+        probe, compressed, corange = (
+            projection.scattered(start, start + rows, out) if projection else nothing_scattered(rows, out)
+            for projection, out in (
+                (self._recipe.probe, self.sketch.probe),
+                (self._recipe.projection, self.sketch.compressed),
+                (self._recipe.corange, self.sketch.corange),
+            )
+        )
+        zeros = 0
+        for first, panel in panels:
+            found = norms, least, most, probe, compressed, corange
+            zeros += sketch_panel(panel, first, *found, product.sign, product.size, folded)
+        return zeros
+
+
 def compress_block(
     source: BlockSource, recipe: SketchRecipe, block: Block, bound: float = np.inf
 ) -> tuple[Sketch, Real]:
@@ -149,42 +221,12 @@ def compress_block(
     bound : no row with a key from there on will be in the sample of the whole. Raises `SourceError` at the
     first NaN, Inf or (unless allowed) negative entry, `ScaleError` for one too large to multiply.
     """
-    width, whole = recipe.width(source), source.width
-    sketch = empty_sketch(recipe, width)
-    sampler = RowSampler(recipe.seed, recipe.sample_capacity, width, np.dtype(recipe.dtype), bound)
-    multiply = recipe.span.product(width, recipe.dtype) if recipe.span else None
-    q = recipe.span.sketch_size if recipe.span else 0
-    z = cast("Real", np.empty((block.stop - block.start, q), recipe.dtype))
-    least = cast("Real", np.full(whole, np.inf, recipe.dtype))
-    most = cast("Real", np.full(whole, -np.inf, recipe.dtype))
-    squared_norm, zeros = 0.0, 0
+    taken = _Collector(source, recipe, bound)
+    z = cast("Real", np.empty((block.stop - block.start, taken.product.matrix.shape[1]), recipe.dtype))
     absent: set[str] = set()
-    reach = float(np.sqrt(REACH[recipe.dtype][1]))
-    for start, tile in source.tiles(block.start, block.stop, absent):
-        norms = np.empty(len(tile))
-        zeros += look_at(tile, norms, least, most)
-        low, high = float(least.min()), float(most.max())
-        if not np.isfinite(norms).all() or (low < 0.0 and not recipe.negatives_allowed):
-            refuse_bad_entry(source, recipe.negatives_allowed, tile, start)
-        if max(-low, high) > reach:
-            raise ScaleError(max(-low, high))
-        squared_norm += float(norms.sum())
-        if recipe.columns is not None:
-            tile = cast("Real", np.ascontiguousarray(tile[:, recipe.columns]))
-            squared_row_norms(tile, norms)
-        recipe.probe.accumulate(tile, start, sketch.probe)
-        if recipe.projection is not None:
-            recipe.projection.accumulate(tile, start, sketch.compressed)
-        if recipe.corange is not None:
-            recipe.corange.accumulate(tile, start, sketch.corange)
-        if multiply is not None:
-            multiply(tile, z[start - block.start : start - block.start + len(tile)])
-        if recipe.mean_of == "columns":
-            sketch.means[:] += tile.sum(axis=0, dtype=np.float64)
-        elif recipe.mean_of == "rows":
-            sketch.means[:] += float(np.square(tile.sum(axis=1, dtype=np.float64)).sum()) / tile.shape[1]
-        if recipe.sample_capacity:
-            sampler.offer(tile, norms, start)
+    for start, panels in source.panels(block.start, block.stop, absent):
+        first = start - block.start
+        taken.add(panels, start, z[first : first + len(panels[0][1])])
     if absent and not recipe.absence_allowed:
         more = f" (and {len(absent) - 1} more of the same rows)" if len(absent) > 1 else ""
         raise SourceError(
@@ -192,24 +234,32 @@ def compress_block(
             " restore it, or use --missing-chunks report if it is meant to be empty."
         )
     statistics = Statistics(
-        squared_norm,
-        float(least.min()),
-        zeros,
+        taken.squared_norm,
+        float(taken.least.min()),
+        taken.zeros,
         len(absent),
         source.decoded_bytes(block.start, block.stop),
-        float(most.max()),
+        float(taken.most.max()),
     )
     complete = replace(
-        sketch,
-        statistics=statistics,
-        sample=sampler.sample(),
-        triangle=triangle(z),
+        taken.sketch, statistics=statistics, sample=taken.sampler.sample(), triangle=triangle(z)
     )
     return complete, z
 
 
-def refuse_bad_entry(source: BlockSource, negatives_allowed: bool, tile: Real, start: int) -> None:
-    """Raise `EntryError` for the first entry of `tile` that cannot be factorized, else `ScaleError`."""
+def unseen(width: int, dtype: str) -> tuple[Real, Real]:
+    """Return the least and the greatest entry (m,) of columns of which nothing has been seen."""
+    return cast("Real", np.full(width, np.inf, dtype)), cast("Real", np.full(width, -np.inf, dtype))
+
+
+def nothing_scattered(rows: int, out: Real) -> tuple[Index, Real, Real]:
+    """Return what a kernel needs of a sketch that was not asked for."""
+    return np.empty((rows, 0), np.int64), cast("Real", np.empty((rows, 0), out.dtype)), out
+
+
+def refuse_bad_entry(source: BlockSource, negatives_allowed: bool, panels: Panels, start: int) -> None:
+    """Raise `EntryError` for the first entry of the rows that cannot be factorized, else `ScaleError`."""
+    tile = np.concatenate([panel for _, panel in panels], axis=1)
     finite = np.isfinite(tile)
     good = finite if negatives_allowed else finite & ~(tile < 0.0)
     if good.all():
@@ -255,13 +305,13 @@ def compress(
     recipe: SketchRecipe,
     journal: Journal,
     blocks: Sequence[Block],
-    most_tasks: int,
+    workers: int,
 ) -> Any:
     """Return the Dask graph (a Delayed `Sketch`) of the whole pass.
 
     The rows of Z go to the journal, block by block. What it holds already is loaded, not read again.
     """
-    size = subtree_size(len(blocks), most_tasks)
+    size = subtree_size(len(blocks), workers)
     task = delayed(partial(compress_subtree, source, recipe, journal), pure=False)
     roots = [task(tuple(blocks[i : i + size])) for i in range(0, len(blocks), size)]
     return fold(roots, delayed(partial(Sketch.merge, capacity=recipe.sample_capacity), pure=False))

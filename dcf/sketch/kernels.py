@@ -23,6 +23,7 @@ _WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
 _WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
 _TO_UNIT = 2.0**-53
 _MANTISSA = np.uint64(11)
+_SLAB_ROWS = 16
 
 
 @kernel
@@ -110,14 +111,15 @@ def gaussian_columns(seed: int, role: int, start: int, out: Float64) -> None:
 
 
 @kernel
-def scatter_rows(tile: Real, index: Index, value: Real, out: Real) -> None:
-    """Add P_b·tile to `out` (d, m): row i of `tile` (b, m) goes to the p rows index[i]."""
+def scatter_rows(tile: Real, first: int, index: Index, value: Real, out: Real) -> None:
+    """Add P_b·tile to the columns `first` … of `out` (d, m): row i of `tile` goes to the p rows index[i]."""
     rows, width = tile.shape
     for i in range(rows):
+        row = tile[i]
         for k in range(index.shape[1]):
-            target, weight = index[i, k], value[i, k]
+            target, weight = out[index[i, k]][first : first + width], value[i, k]
             for j in range(width):
-                out[target, j] += weight * tile[i, j]
+                target[j] += weight * row[j]
 
 
 @kernel
@@ -133,43 +135,90 @@ def gather_rows(index: Index, value: Float64, v: Float64, out: Float64) -> None:
 
 
 @kernel
-def fold_columns(tile: Real, sign: Real, size: int, out: Real) -> None:
-    """Write `tile` (b, m), folded twice, into `out` (b, 2 size + 2).
+def fold_columns(tile: Real, first: int, sign: Real, size: int, out: Real) -> None:
+    """Add `tile` (b, w), the columns `first` … of M, folded twice, to `out` (b, 2 c).
 
-    Column j is added, times sign[0, j], to column j mod size, and, times sign[1, j], to column
-    size + j mod (size + 2).
+    Column j of M goes, times its sign, to column j mod size, and once more to column c + j mod (size + 2).
+    sign : (2, pieces, c), of the columns of each fold piece by piece, with zeros at the end of a piece, so
+    that the loop over one is of whole vectors. Four pieces at once read and write each sum once for four.
     """
-    width = tile.shape[1]
+    width, capacity = tile.shape[1], sign.shape[2]
+    if sign.shape[1] == 0:
+        return
     for i in range(tile.shape[0]):
-        out[i, :] = 0.0
+        row = tile[i]
         for k in range(2):
             length = size + 2 * k
-            folded = out[i, k * size : k * size + length]
-            for start in range(0, width, length):
-                part, signs = tile[i, start : start + length], sign[k, start : start + length]
+            folded = out[i, k * capacity : (k + 1) * capacity]
+            piece = first // length
+            start = piece * length - first
+            while start < width:
+                s0 = sign[k, piece]
+                if start >= 0 and start + 3 * length + capacity <= width:
+                    s1, s2, s3 = sign[k, piece + 1], sign[k, piece + 2], sign[k, piece + 3]
+                    m0, m1 = row[start:], row[start + length :]
+                    m2, m3 = row[start + 2 * length :], row[start + 3 * length :]
+                    for j in range(capacity):
+                        folded[j] += (s0[j] * m0[j] + s1[j] * m1[j]) + (s2[j] * m2[j] + s3[j] * m3[j])
+                    piece, start = piece + 4, start + 4 * length
+                    continue
+                low, high = max(-start, 0), min(capacity, width - start)
+                signs, part, sums = s0[low:high], row[start + low : start + high], folded[low:high]
                 for j in range(len(part)):
-                    folded[j] += signs[j] * part[j]
+                    sums[j] += signs[j] * part[j]
+                piece, start = piece + 1, start + length
 
 
 @kernel
-def look_at(tile: Real, norms: Float64, least: Real, most: Real) -> int:
-    """Return the zeros of `tile` (b, m), and learn what there is to know of its entries in one sweep.
+def look_at(tile: Real, first: int, norms: Float64, least: Real, most: Real) -> int:
+    """Return the zeros of `tile` (b, w), the columns `first` … of M, and learn what there is to know of it.
 
-    norms : (b,), overwritten: the float64 squared norm of every row, not finite where an entry is not;
+    norms : (b,), gets the float64 squared norm of every row added, not finite where an entry is not;
     least, most : (m,), the least and the greatest entry of every column so far.
     """
-    zeros = 0
+    zeros, width = 0, tile.shape[1]
+    low, high = least[first : first + width], most[first : first + width]
     for i in range(tile.shape[0]):
         row = tile[i]
         total = 0.0
-        for j in range(len(row)):
+        for j in range(width):
             entry = row[j]
             total += np.float64(entry) * np.float64(entry)
-            least[j] = entry if entry < least[j] else least[j]
-            most[j] = entry if entry > most[j] else most[j]
-        norms[i] = total
-        for j in range(len(row)):
-            zeros += row[j] == 0.0
+            low[j] = entry if entry < low[j] else low[j]
+            high[j] = entry if entry > high[j] else high[j]
+            zeros += entry == 0.0
+        norms[i] += total
+    return zeros
+
+
+@kernel
+def sketch_panel(
+    panel: Real,
+    first: int,
+    norms: Float64,
+    least: Real,
+    most: Real,
+    probe: tuple[Index, Real, Real],
+    projection: tuple[Index, Real, Real],
+    corange: tuple[Index, Real, Real],
+    sign: Real,
+    size: int,
+    folded: Real,
+) -> int:
+    """Take all sketches of `panel` (b, w), the columns `first` … of M, while a few rows are in the cache.
+
+    Returns its zeros. probe, projection, corange : index and value (b, p) and the sum of a sparse one;
+    sign, size, folded : as of `fold_columns`; the rest as of `look_at`. What is not asked for is empty.
+    """
+    zeros = 0
+    for start in range(0, panel.shape[0], _SLAB_ROWS):
+        stop = min(start + _SLAB_ROWS, panel.shape[0])
+        slab = panel[start:stop]
+        zeros += look_at(slab, first, norms[start:stop], least, most)
+        scatter_rows(slab, first, probe[0][start:stop], probe[1][start:stop], probe[2])
+        scatter_rows(slab, first, projection[0][start:stop], projection[1][start:stop], projection[2])
+        scatter_rows(slab, first, corange[0][start:stop], corange[1][start:stop], corange[2])
+        fold_columns(slab, first, sign, size, folded[start:stop])
     return zeros
 
 
@@ -202,24 +251,25 @@ def sampling_keys(seed: int, role: int, start: int, squared_norms: Float64, keys
 
 @kernel
 def keep_smallest(
-    tile: Real,
-    keys_of_tile: Float64,
+    keys_of_rows: Float64,
     first_row: int,
     bound: float,
     size: int,
     keys: Float64,
     heap: Index,
     row_index: Index,
-    rows: Real,
+    slots: Index,
 ) -> int:
-    """Offer the rows of `tile` (b, m) with keys below `bound` to a sample; return its new size.
+    """Offer rows with keys below `bound` to a sample; return its new size.
 
-    keys, heap, row_index : (capacity,); rows : (capacity, m), of the smallest keys. Slots fill in order;
-    `heap` orders them by decreasing key, so its root is the slot that the next smaller key takes over.
+    slots : (b,), overwritten: where each row is kept, −1 for nowhere; a later row may take its place.
+    keys, heap, row_index : (capacity,), of the smallest keys. Slots fill in order; `heap` orders them by
+    decreasing key, so its root is the slot that the next smaller key takes over.
     """
     capacity = keys.shape[0]
-    for i in range(tile.shape[0]):
-        key = keys_of_tile[i]
+    for i in range(len(keys_of_rows)):
+        key = keys_of_rows[i]
+        slots[i] = -1
         if not key < bound:
             continue
         if size < capacity:
@@ -239,5 +289,31 @@ def keep_smallest(
             keys[slot] = key
             _sift_down(keys, heap, capacity)
         row_index[slot] = first_row + i
-        rows[slot, :] = tile[i, :]
+        slots[i] = slot
     return size
+
+
+@kernel
+def keep_rows(panel: Real, first: int, slots: Index, rows: Real) -> None:
+    """Copy the rows of `panel` (b, w), the columns `first` … of M, to their slots in `rows` (capacity, m)."""
+    width = panel.shape[1]
+    for i in range(len(slots)):
+        if slots[i] >= 0:
+            rows[slots[i], first : first + width] = panel[i]
+
+
+@kernel
+def put_in_order(rows: Real, order: Index) -> None:
+    """Let row order[i] of `rows` be row i, in place; `order` is used up."""
+    held = np.empty(rows.shape[1], rows.dtype)
+    for first in range(len(order)):
+        if order[first] < 0:
+            continue
+        held[:] = rows[first]
+        i = first
+        while order[i] != first:
+            source = order[i]
+            rows[i] = rows[source]
+            order[i] = -1
+            i = source
+        rows[i], order[i] = held, -1

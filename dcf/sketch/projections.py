@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import numpy as np
 
 from dcf.sketch.kernels import (
-    fold_columns,
     gather_rows,
     gaussian_columns,
     scatter_rows,
@@ -22,9 +21,7 @@ from dcf.sketch.kernels import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dcf.types import Float64, Index, Real
+    from dcf.types import Float64, Index, Panels, Real
 
 
 class Role(enum.IntEnum):
@@ -74,8 +71,13 @@ class _Sparse(ABC):
 
     def accumulate(self, tile: Real, start: int, out: Real) -> None:
         """Add P[:, start:start+b] · tile to `out` (d, m), for a tile (b, m), in the precision of `out`."""
-        index, value = self.columns(start, start + tile.shape[0])
-        scatter_rows(tile, index, cast("Real", value.astype(out.dtype)), out)
+        index, value, out = self.scattered(start, start + tile.shape[0], out)
+        scatter_rows(tile, 0, index, value, out)
+
+    def scattered(self, start: int, stop: int, out: Real) -> tuple[Index, Real, Real]:
+        """Return columns start … stop in index form, and `out` (d, m), to which their product with M goes."""
+        index, value = self.columns(start, stop)
+        return index, cast("Real", value.astype(out.dtype, copy=False)), out
 
     def transpose(self, v: Float64, start: int, stop: int) -> Float64:
         """Return P[:, start:stop]ᵀ · v, (stop − start, k), for v (d, k)."""
@@ -132,7 +134,8 @@ class CountSketch(_Sparse):
             raise ValueError(f"a count sketch has one nonzero a column, not {self.nnz}")
 
 
-LEAST_FOLD = 127
+LEAST_FOLD = 125
+_VECTOR = 16  # sums of a fold and its empty ones fill whole vectors
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,8 @@ class Folded:
 
     @property
     def fold(self) -> int:
-        """The size a of the first fold: enough to keep a few q directions apart."""
-        return max(LEAST_FOLD, 3 * self.sketch_size) | 1
+        """The size a of the first fold: enough to keep a few q directions apart, a + 3 a whole of vectors."""
+        return -(-(max(LEAST_FOLD, 3 * self.sketch_size) + 3) // _VECTOR) * _VECTOR - 3
 
     def _mixed(self) -> Float64:
         """Return the Gaussian matrix (2a + 2, q) that mixes the sums."""
@@ -181,28 +184,68 @@ class Folded:
             omega[:, 0] = 1.0 / np.sqrt(self.sketch_size)
         return omega
 
-    def product(self, width: int, dtype: str) -> Callable[[Real, Real], None]:
-        """Return what writes tile · Ω (b, q) into an array, for tiles (b, m) of that dtype.
-
-        Narrow tiles are multiplied as they are.
-        """
+    def product(self, width: int, dtype: str) -> Product:
+        """Return how to multiply tiles (b, m) of that dtype by Ω; narrow ones are multiplied as they are."""
+        capacity = self.fold + 3
         if width <= 2 * self.fold + 2:
-            omega = np.ascontiguousarray(self.dense(width), dtype)
+            no_sign = cast("Real", np.empty((2, 0, capacity), dtype))
+            return Product(self.fold, no_sign, cast("Real", self.dense(width).astype(dtype)), 0.0)
+        mixed, signs = self._mixed(), self._signs(width)
+        sign = np.zeros((2, -(-width // self.fold), capacity), dtype)
+        padded = np.zeros((2, capacity, self.sketch_size), dtype)
+        for k, length in enumerate((self.fold, self.fold + 2)):
+            pieces = -(-width // length)
+            of_pieces = np.pad(signs[k], (0, pieces * length - width)).reshape(pieces, length)
+            sign[k, :pieces, :length] = of_pieces
+            padded[k, :length] = mixed[k * self.fold : k * self.fold + length]
+        constant = 1.0 / np.sqrt(self.sketch_size) if self.ones else 0.0
+        return Product(
+            self.fold, cast("Real", sign), cast("Real", padded.reshape(2 * capacity, -1)), constant
+        )
 
-            def multiply_whole(tile: Real, out: Real) -> None:
-                np.matmul(tile, omega, out=out)
 
-            return multiply_whole
-        mixed, sign = self._mixed().astype(dtype), self._signs(width).astype(dtype)
+@dataclass(frozen=True)
+class Product:
+    """Multiplies rows of M, given as panels of columns, by Ω."""
 
-        def multiply(tile: Real, out: Real) -> None:
-            folded = cast("Real", np.empty((len(tile), len(mixed)), dtype))
-            fold_columns(tile, cast("Real", sign), self.fold, folded)
-            np.matmul(folded, mixed, out=out)
-            if self.ones:
-                out[:, 0] = tile.sum(axis=1, dtype=np.float64) / np.sqrt(self.sketch_size)
+    size: int
+    """a, of the first fold"""
+    sign: Real
+    """(2, pieces, c), the signs of both folds for `fold_columns`; no piece where nothing is folded"""
+    matrix: Real
+    """what mixes the sums (2 c, q), or Ω itself (m, q) where nothing is folded"""
+    constant: float
+    """the entry of the first column, where that is constant and folding would blur it; else 0"""
 
-        return multiply
+    @classmethod
+    def none(cls, width: int, dtype: str) -> Product:
+        """Return the product with an Ω of no column."""
+        sign, matrix = np.empty((2, 0, 0), dtype), np.empty((width, 0), dtype)
+        return cls(1, cast("Real", sign), cast("Real", matrix), 0.0)
+
+    def sums(self, rows: int) -> Real:
+        """Return zeros (rows, 2 c), to which the panels are folded."""
+        width = 2 * self.sign.shape[2] if self.sign.size else 0
+        return cast("Real", np.zeros((rows, width), self.sign.dtype))
+
+    def mix(self, panels: Panels, folded: Real, out: Real) -> None:
+        """Write M Ω (b, q) of these rows, of which `folded` holds the sums."""
+        if self.sign.size:
+            np.matmul(folded, self.matrix, out=out)
+        else:
+            for first, panel in panels:
+                part = self.matrix[first : first + panel.shape[1]]
+                if first:
+                    out += panel @ part
+                else:
+                    np.matmul(panel, part, out=out)
+        if self.constant:
+            out[:, 0] = self.constant * row_sums(panels)
+
+
+def row_sums(panels: Panels) -> Float64:
+    """Return the float64 sum of every row (b,)."""
+    return cast("Float64", sum(panel.sum(axis=1, dtype=np.float64) for _, panel in panels))
 
 
 def sample_of(seed: int, mode: int, size: int, count: int) -> Index:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcf.sketch.kernels import keep_smallest, sampling_keys
+from dcf.sketch.kernels import keep_rows, keep_smallest, put_in_order, sampling_keys
 from dcf.sketch.projections import Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dcf.types import Float64, Index, Real
+    from dcf.types import Float64, Index, Panels, Real
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,22 @@ class RowSampler:
         self._index = np.empty(capacity, np.int64)
         self._rows = np.empty((capacity, width), dtype)
 
-    def offer(self, tile: Real, squared_norms: Float64, start: int) -> None:
-        """Offer rows start … of M, a tile (b, m) with its float64 squared row norms (b,)."""
-        keys = np.empty(len(tile))
+    def offer(self, panels: Panels, squared_norms: Float64, start: int) -> None:
+        """Offer rows start … of M, as panels of columns, with their float64 squared norms (b,)."""
+        keys, slots = np.empty(len(squared_norms)), np.empty(len(squared_norms), np.int64)
         sampling_keys(self._seed, int(Role.rows), start, squared_norms, keys)
         self._size = keep_smallest(
-            tile, keys, start, self._bound, self._size, self._keys, self._heap, self._index, self._rows
+            keys, start, self._bound, self._size, self._keys, self._heap, self._index, slots
         )
+        for first, panel in panels:
+            keep_rows(panel, first, slots, self._rows)
 
     def sample(self) -> RowSample:
-        """Return what was kept, by increasing key."""
+        """Return what was kept, by increasing key; nothing more can be offered."""
         order = np.lexsort((self._index[: self._size], self._keys[: self._size]))
-        return RowSample(self._keys[order], self._index[order], self._rows[order])
+        keys, index, rows = self._keys[order], self._index[order], self._rows[: self._size]
+        put_in_order(rows, order)
+        return RowSample(keys, index, rows)
 
 
 def spared(rows: Real, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -5,17 +5,36 @@ that the plan fixes; a task may own a whole subtree, and how large a subtree cha
 merges, never what is merged with what: the bits stay.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def subtree_size(blocks: int, most_tasks: int) -> int:
-    """Return the blocks of a task's subtree: the least power of two with at most `most_tasks` tasks."""
+MOST_TASKS = 20  # a worker, for each one costs the scheduler a millisecond
+FEW_TASKS = 4  # a worker, that still share out evenly where one is slower or comes later
+UNEVEN = 1.05  # times the shortest pass that a larger subtree may take
+
+
+def subtree_size(blocks: int, workers: int) -> int:
+    """Return the blocks of a task's subtree, a power of two.
+
+    A larger one samples fewer rows, and saves blocks while it makes others. It is the largest that leaves a
+    few tasks a worker, and with which the last worker ends hardly later than with any smaller.
+    """
     size = 1
-    while -(-blocks // size) > most_tasks:
+    while -(-blocks // size) > MOST_TASKS * workers:
         size *= 2
+
+    def of_last_worker(size: int) -> int:
+        return math.ceil(math.ceil(blocks / size) / workers) * size
+
+    best, larger = of_last_worker(size), size
+    while -(-blocks // (2 * larger)) >= FEW_TASKS * workers:
+        larger *= 2
+        if of_last_worker(larger) <= UNEVEN * best:
+            size = larger
     return size
 
 

@@ -66,6 +66,8 @@ def _lz4(data: Any, size: int) -> Any:
 
 
 def _zstd(data: Any, size: int) -> Any:
+    if _zstd_frame(data, 0)[:2] == (True, size):  # there is room for no more, whatever follows
+        return _ZSTD.decode(data, np.empty(size, np.uint8))
     known, most = _zstd_sizes(data)
     if known or most < size:
         _agree(most, size)
@@ -80,18 +82,10 @@ def _zstd_sizes(data: Any) -> tuple[bool, int]:
     """Return whether all frames tell how much they decode to, and the most that it can be (RFC 8878)."""
     at, total, known = 0, 0, True
     while at < len(data):
-        (magic,) = struct.unpack_from("<I", data, at)
-        if magic >> 4 == 0x184D2A5:  # a frame to be skipped
-            at += 8 + struct.unpack_from("<I", data, at + 4)[0]
+        tells, told, checksum, at = _zstd_frame(data, at)
+        if checksum is None:  # a frame to be skipped
             continue
-        if magic != _ZSTD_MAGIC:
-            raise ValueError("what follows is no Zstandard frame")
-        flags = int(data[at + 4])
-        single, checksum = flags >> 5 & 1, flags >> 2 & 1
-        at += 5 + (not single) + (0, 1, 2, 4)[flags & 3]
-        width = (single, 2, 4, 8)[flags >> 6]
-        told = int.from_bytes(bytes(data[at : at + width]), "little") + (256 if width == 2 else 0)
-        at, most, last = at + width, 0, 0
+        most, last = 0, 0
         while not last:
             if at + 3 > len(data):
                 raise ValueError("its last frame is cut off")
@@ -99,10 +93,29 @@ def _zstd_sizes(data: Any) -> tuple[bool, int]:
             last, kind, length = header & 1, header >> 1 & 3, header >> 3
             most += _ZSTD_BLOCK if kind == 2 else length
             at += 3 + (1 if kind == 1 else length)
-        at += 4 * checksum
-        known = known and width > 0
-        total += told if width else most
+        at += checksum
+        known = known and tells
+        total += told if tells else most
     return known, total
+
+
+def _zstd_frame(data: Any, at: int) -> tuple[bool, int, int | None, int]:
+    """Read the header of the frame at byte `at`.
+
+    Returns whether it tells how much it decodes to, and how much, the bytes of its checksum, and where its
+    blocks begin. A frame that is to be skipped has None for a checksum and nothing but what follows it.
+    """
+    (magic,) = struct.unpack_from("<I", data, at)
+    if magic >> 4 == 0x184D2A5:
+        return False, 0, None, at + 8 + int(struct.unpack_from("<I", data, at + 4)[0])
+    if magic != _ZSTD_MAGIC:
+        raise ValueError("what follows is no Zstandard frame")
+    flags = int(data[at + 4])
+    single, checksum = flags >> 5 & 1, flags >> 2 & 1
+    at += 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+    width = (single, 2, 4, 8)[flags >> 6]
+    told = int.from_bytes(bytes(data[at : at + width]), "little") + (256 if width == 2 else 0)
+    return width > 0, told, 4 * checksum, at + width
 
 
 def _streamed(start: Callable[[], Any]) -> Callable[[Any, int], Any]:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from dcf.types import BlockSource
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dcf.types import BlockSource, Real
+    from dcf.types import Real
 
 
 @dataclass(frozen=True)
-class Derived:
+class Derived(BlockSource):
     """What is the same for a source and what is made of its tiles."""
 
     source: BlockSource
@@ -75,7 +77,7 @@ class Scaled(Derived):
 
 
 @dataclass(frozen=True)
-class InMemory:
+class InMemory(BlockSource):
     """M held whole in memory."""
 
     entries: Real

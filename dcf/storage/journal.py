@@ -43,6 +43,8 @@ class BlockJournal:
     """rows of a chunk of `rows`, which is written and read so many at a time"""
     behind: bool = False
     """whether a block may be saved while the next is made"""
+    padded: tuple[str, ...] = ()
+    """arrays that end in zeros, of which chunks of zeros are not written; only the journal reads them"""
 
     def count(self) -> int:
         """Return how many blocks are marked, from the names of the chunks alone."""
@@ -55,7 +57,10 @@ class BlockJournal:
                 self.rows[part] = rows[part.start - block.start : part.stop - block.start]
         for name, values in arrays.items():
             if values.size:
-                open_member(self.group, name)[block.index] = values
+                member = open_member(self.group, name)
+                if name in self.padded:  # the mark tells whether a chunk was lost
+                    member = member.with_config({"write_empty_chunks": False})
+                member[block.index] = values
         parts = [] if self.rows is None or rows is None else [rows]
         open_member(self.group, "done")[block.index] = self._mark(block, arrays, parts)
 

@@ -182,16 +182,17 @@ class Lease:
         if is_local(self._run.url):
             return
         time.sleep(_SETTLE_SECONDS)
-        if not self._mine():
+        if self._taken_over():
             raise RunError(f"OUT {self._run.url} was taken by another run that began at the same time.")
 
-    def _mine(self) -> bool:
-        return read(self._run.url, "beat").get("holder") == self._me["holder"]
+    def _taken_over(self) -> bool:
+        """Return whether another driver says that the run is its own; no word, or a torn one, says nothing."""
+        return read(self._run.url, "beat").get("holder", self._me["holder"]) != self._me["holder"]
 
     def _leave(self, state: str) -> None:
         if self._host.where != "here" or read(self._run.url, "job"):
             self._beat(state)
-        elif self._mine():
+        elif not self._taken_over():
             self._run.drop("driver")
 
     def _live(self) -> None:
@@ -205,7 +206,7 @@ class Lease:
                 return self._interrupt()
 
     def _asked_to_stop(self) -> str:
-        if not self._mine():
+        if self._taken_over():
             return "another driver has taken this run over; this one lets it go."
         asked = read(self._run.url, "cancel")
         if asked and asked.get("time", 0.0) > read(self._run.url, "job").get("time", 0.0):

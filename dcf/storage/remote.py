@@ -199,9 +199,10 @@ class RemoteStore(FsspecStore):
         except Exception as error:
             if self.name == "SOURCE":
                 raise
+            then = "the same command resumes" if done == "written" else "give the same command again"
             raise RunError(
-                f"OUT {self.url} cannot be {done}, at {key or 'its root'}, {cause_of(error)}; finished blocks"
-                " are kept: mend the store or the access to it, then the same command resumes."
+                f"OUT {self.url} cannot be {done}, at {key or 'its root'}, {cause_of(error)};"
+                f" mend the store or the access to it, then {then}."
             ) from error
 
 

@@ -193,23 +193,25 @@ class RunGroup:
         rows: RowStore | None = None,
         rows_at_once: int = 0,
         behind: bool = False,
+        padded: tuple[str, ...] = (),
     ) -> BlockJournal:
         """Return the journal of a pass, made on first use.
 
         `like` holds arrays shaped and typed as those of a block; `chunks` splits the larger ones; `rows`
         is the n-sized array that the blocks write beside, `rows_at_once` a chunk of it; `behind` says
-        whether a block may be saved while the next is made.
+        whether a block may be saved while the next is made; `padded` names arrays of which chunks of zeros
+        need not be written.
         """
         record = self.record
         path, run = f"stages/{name}", f"{record['run']} {record.get('exponent', 0)}"
         if all(f"{path}/{key}" in self.group for key in (*like, "done")):
-            return BlockJournal(cast("zarr.Group", self.group[path]), run, rows, rows_at_once, behind)
+            return BlockJournal(cast("zarr.Group", self.group[path]), run, rows, rows_at_once, behind, padded)
         group = self.group.require_group(path)
         for key, values in like.items():
             chunk = (chunks or {}).get(key, values.shape)
             create_array(group, key, (blocks, *values.shape), (1, *(max(1, n) for n in chunk)), values.dtype)
         create_array(group, "done", (blocks,), (1,), "uint64")
-        return BlockJournal(group, run, rows, rows_at_once, behind)
+        return BlockJournal(group, run, rows, rows_at_once, behind, padded)
 
 
 def _existing(out: str, mode: str = "r+") -> zarr.Group | None:

@@ -20,11 +20,12 @@ from zarr.errors import BaseZarrError
 from zarr.storage import FsspecStore, StorePath
 
 from dcf.errors import DcfError, RunError, SourceError, UsageError
+from dcf.sizes import panel_rows
 from dcf.solvers.shared import SharedSetting
 from dcf.storage.codecs import bounded
 from dcf.storage.guard import METADATA, Guard, check_metadata
 from dcf.storage.remote import RemoteStore
-from dcf.types import Layout, Real
+from dcf.types import BlockSource, Layout, Panels, Real
 from dcf.urls import conceal
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class _Stripe(cpu.NDBuffer):
         """Keep a decoded chunk, or the fill value for an absent one."""
         self._parts.append((key, value.as_numpy_array() if isinstance(value, NDBuffer) else value))
 
-    def rows(self, start: int, stop: int, axis: int, buffer: Real) -> NDArray[Any]:
+    def tile(self, start: int, stop: int, axis: int, buffer: Real) -> NDArray[Any]:
         """Return entries start … stop of `axis`, put first, in the dtype of `buffer`, C-ordered.
 
         They are a view of a chunk where one is as wide as the stripe, else in `buffer`.
@@ -201,9 +202,30 @@ class _Stripe(cpu.NDBuffer):
             tile[(slice(low - start, high - start), *window[:axis], *window[axis + 1 :])] = part
         return tile
 
+    def layers(self, axis: int) -> list[tuple[int, int]]:
+        """Return from where to where along `axis` each layer of chunks goes, in order."""
+        return sorted({(window[axis].start, window[axis].stop) for window, _ in self._parts})
+
+    def panels(self, start: int, stop: int, axis: int, dtype: str) -> list[tuple[int, Real]]:
+        """Return entries start … stop of `axis`, put first, within one layer: a matrix, chunk by chunk.
+
+        They are views of the chunks where these are so ordered and of that dtype.
+        """
+        found: list[tuple[int, Real]] = []
+        for window, values in self._parts:
+            rows, columns = window[axis], window[1 - axis]
+            if not rows.start <= start < rows.stop:
+                continue
+            if np.ndim(values):
+                part = np.moveaxis(values, axis, 0)[start - rows.start : stop - rows.start]
+            else:
+                part = np.full((stop - start, columns.stop - columns.start), values)
+            found.append((columns.start, cast("Real", np.require(part, dtype, ["C", "W", "A"]))))
+        return sorted(found, key=lambda panel: panel[0])
+
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(BlockSource):
     """A Zarr array as M (n, m), unfolded along the compressed axis, read stripe by stripe.
 
     The columns of M run over the other axes in their order, the last one fastest (a matrix is the
@@ -242,20 +264,42 @@ class ArraySource:
         `absent`. A tile is valid until the next is asked for. Raises `SourceError` for a chunk
         that is damaged or cannot be read, `RunError` where the whole array is gone.
         """
-        guarded = self._guarded(absent)
         shape = (self.tile_rows, *self._others)
         buffer = cast("Real", np.empty(shape, self.dtype))
-        known = len(absent)
+        for first, stripe, rows in self._stripes(start, stop, absent):
+            for row in range(0, rows, self.tile_rows):
+                tile = stripe.tile(row, min(row + self.tile_rows, rows), self.axis, buffer)
+                yield first + row, cast("Real", tile.reshape(len(tile), self.width))
+            del stripe, tile  # before the next is read
+
+    def panels(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Panels]]:
+        """Yield (first row, panels of columns) in order, decoding every chunk once.
+
+        A matrix is left in its chunks, a tensor put together; all else is as with tiles.
+        """
+        if self.array.ndim > 2:
+            yield from BlockSource.panels(self, start, stop, absent)
+            return
+        step = panel_rows(self.tile_rows, self.width * np.dtype(self.dtype).itemsize)
+        for first, stripe, _ in self._stripes(start, stop, absent):
+            for top, bottom in stripe.layers(self.axis):
+                for row in range(top, bottom, step):
+                    panels = stripe.panels(row, min(row + step, bottom), self.axis, self.dtype)
+                    yield first + row, panels
+                    panels.clear()  # or they would keep their chunks while the next are read
+            del stripe
+
+    def _stripes(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, _Stripe, int]]:
+        """Yield (first row, stripe, its rows) in order."""
+        guarded, known = self._guarded(absent), len(absent)
         for first in range(start, stop, self.stripe_rows):
             last = min(first + self.stripe_rows, stop)
             stripe = self._read(guarded, first, last)
             if len(absent) > known:
                 self._refuse_lost_store(guarded)
                 known = len(absent)
-            for row in range(0, last - first, self.tile_rows):
-                tile = stripe.rows(row, min(row + self.tile_rows, last - first), self.axis, buffer)
-                yield first + row, cast("Real", tile.reshape(len(tile), self.width))
-            del stripe, tile  # before the next is read
+            yield first, stripe, last - first
+            del stripe
 
     def _guarded(self, absent: set[str]) -> zarr.Array[Any]:
         """Return the array read through a `Guard`, by its metadata as they were checked."""

@@ -35,14 +35,15 @@ pytestmark = pytest.mark.slow
 class Nursery:
     """The process that bears the runs."""
 
-    def __init__(self):
+    def __init__(self, folder):
         words = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
         self.process = subprocess.Popen(
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            # A run that is killed leaves its temporary folder behind.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
         )
 
     def ask(self, **what):
@@ -57,8 +58,8 @@ class Nursery:
 
 
 @pytest.fixture(scope="module")
-def nursery():
-    made = Nursery()
+def nursery(tmp_path_factory):
+    made = Nursery(tmp_path_factory.mktemp("nursery"))
     yield made
     made.close()
 
