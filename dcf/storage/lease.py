@@ -186,7 +186,7 @@ class Lease:
             raise RunError(f"OUT {self._run.url} was taken by another run that began at the same time.")
 
     def _taken_over(self) -> bool:
-        """Return whether another driver says that the run is its own; no word says nothing, nor a torn one."""
+        """Return whether another driver says that the run is its own; no word, or a torn one, is none."""
         return read(self._run.url, "beat").get("holder", self._me["holder"]) != self._me["holder"]
 
     def _leave(self, state: str) -> None:
