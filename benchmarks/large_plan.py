@@ -130,8 +130,10 @@ def graphs(folder: Path, source: Path, plan: Plan) -> dict[str, Any]:
     rows = create_array(group, "rows", shape, (plan.range_chunk_rows, plan.range_size), plan.dtype)
     components = create_array(group, "H", (RANK, TINY), (RANK, TINY), "float64")
     components[:] = 0.0
-    sketches = Finished(group, "run", rows, plan.range_chunk_rows, empty_sketch(recipe, TINY).to_arrays(0))
-    sums = Finished(group, "run", rows, plan.refine_block_rows, empty_sums(RANK, TINY).to_arrays())
+    sketches = Finished(
+        group, "run", rows, plan.range_chunk_rows, entry=empty_sketch(recipe, TINY).to_arrays(0)
+    )
+    sums = Finished(group, "run", rows, plan.refine_block_rows, entry=empty_sums(RANK, TINY).to_arrays())
     exact = (data, Nonnegative(), components, None, plan.dtype, sums, plan.refine_blocks, plan.workers)
     return {
         "sketch": compress(data, recipe, sketches, plan.sketch_blocks, plan.workers),

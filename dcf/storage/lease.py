@@ -187,7 +187,7 @@ class Lease:
 
     def _taken_over(self) -> bool:
         """Return whether another driver says that the run is its own; no word, or a torn one, is none."""
-        return read(self._run.url, "beat").get("holder", self._me["holder"]) != self._me["holder"]
+        return read(self._run.url, "beat").get("holder") not in (None, self._me["holder"])
 
     def _leave(self, state: str) -> None:
         if self._host.where != "here" or read(self._run.url, "job"):
