@@ -24,7 +24,7 @@ from dcf.plan import Plan, make_plan
 from dcf.settings import IN_MEMORY, Settings, parse_memory
 from dcf.sizes import MIB
 from dcf.solvers.shared import single_blas_thread
-from dcf.stages import Told, tidy
+from dcf.stages import KILLED, Told, tidy
 from dcf.storage.durable import held, sweep
 from dcf.storage.lease import Host, Lease, refuse_busy
 from dcf.storage.record import SCHEMA, change_of, damaged
@@ -207,6 +207,7 @@ def _record_of(settings: Settings, plan: Plan, source: dict[str, Any], command: 
         "schema": SCHEMA,
         "version": importlib.metadata.version("dcf"),
         "command": conceal(command),
+        "folder": os.getcwd() if command else "",
         "source": source,
         "settings": settings.record(),
         "plan": plan.record(),
@@ -362,7 +363,7 @@ def _carry_once(
         return True
 
     tidy(run)
-    run.update(plan=plan.record(), stopped="")
+    run.update(plan=plan.record(), stopped=KILLED)
     source = (
         None
         if array is None
@@ -384,3 +385,4 @@ def _carry_once(
                 with suppress(RunError):  # what stopped it may be that nothing can be written
                     run.update(stopped=lease.reason or conceal(str(error)) or "interrupted")
                 raise
+            run.update(stopped="")

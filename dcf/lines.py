@@ -60,8 +60,10 @@ class Lines:
             self._say(f"{self._stage}: {finished} of {self._blocks} blocks{speed}, {left:.0f} s left")
 
     def end(self, seconds: float) -> None:
-        """Say how long it took."""
+        """Say how long it took, if it came to its end."""
         new = self._finished - (self._resumed or 0)
         part = self._size * new / max(self._blocks, 1)
         speed = f", {rate(part, seconds)}" if part else ""
-        self._say(f"{self._stage}: {seconds:.1f} s{speed}")
+        whole = self._finished == self._blocks
+        ended = "" if whole else f"stopped at {self._finished} of {self._blocks} blocks, "
+        self._say(f"{self._stage}: {ended}{seconds:.1f} s{speed}")

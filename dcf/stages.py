@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dcf.types import Journal, Reporter
 
 POLL_SECONDS = 0.5
+# What the record says of a run that goes on, for it is true as soon as nobody can write there any more.
+KILLED = "without a word: killed, or its machine died"
 
 
 class Told:

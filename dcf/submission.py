@@ -17,6 +17,7 @@ from dcf.cluster.queues import listed, number
 from dcf.errors import DcfError, RunError, UsageError
 from dcf.lines import Lines, describe
 from dcf.settings import Settings
+from dcf.stages import KILLED
 from dcf.storage.durable import is_held, is_local
 from dcf.storage.lease import BEAT_SECONDS, OUT_OF_TIME, SILENT_BEATS, Host, is_fresh, read, write
 from dcf.storage.run import RunGroup
@@ -72,17 +73,21 @@ def submit_run(
             job = {"where": cluster.kind, "time": time.time(), "host": socket.gethostname(), "jobs": []}
             write(run, "job", job)
         # The driver may begin at once, and finds the run held by nobody.
-        if cluster.kind == "dask":
-            key = f"dcf-{run.record['run']}"
-            job |= {"jobs": [key], "scheduler": cluster.scheduler}
-            target = (absolute(source, "SOURCE"), run.url, settings.record(), place.memory, command, key)
-            start_task(drive, *target, key=key)
-        else:
-            name = f"{Path(run.url).name}-{run.record['run'][:8]}"
-            script, log = (Path(cluster.logs, f"{name}.{kind}") for kind in ("sh", "log"))
-            job |= {"script": str(script), "log": str(log)}
-            _write_script(script, driver_script(cluster, place.memory, words, log, script))
-            job |= {"jobs": [submit(cluster, script)]}
+        try:
+            if cluster.kind == "dask":
+                key = f"dcf-{run.record['run']}"
+                job |= {"jobs": [key], "scheduler": cluster.scheduler}
+                target = (absolute(source, "SOURCE"), run.url, settings.record(), place.memory, command, key)
+                start_task(drive, *target, key=key)
+            else:
+                name = f"{Path(run.url).name}-{run.record['run'][:8]}"
+                script, log = (Path(cluster.logs, f"{name}.{kind}") for kind in ("sh", "log"))
+                job |= {"script": str(script), "log": str(log)}
+                _write_script(script, driver_script(cluster, place.memory, words, log, script))
+                job |= {"jobs": [submit(cluster, script)]}
+        except DcfError as error:
+            write(run, "job", {**job, "refused": str(error)})
+            raise
         write(run, "job", job)
         return job
 
@@ -137,23 +142,27 @@ def drive(source: str, out: str, settings: dict[str, Any], memory: int, command:
 def status_of(out: str) -> dict[str, Any]:
     """Return how a run is, from its run group and, where there is one here, its queue.
 
-    state : done, running, queued, stopped, cancelled, failed or lost (no sign of life, though nothing ended
-    it); stage, blocks, finished : how far it is, `before` of them by earlier tries; rate : decoded bytes a
-    second; left : seconds of this stage; error : what stopped it last; silent : seconds since the driver's
-    last sign of life; until : Unix time at which it stops; where, jobs, log : what it was submitted as.
+    state : done, running, queued, waiting (for the verb of its next stage), stopped, cancelled, failed or
+    lost (no sign of life, though nothing ended it); stage, blocks, finished : how far it is, `before` of them
+    by earlier tries; rate : decoded bytes a second; left : seconds of this stage; error : what stopped it
+    last; silent : seconds since the driver's last sign of life; until : Unix time at which it stops; where,
+    jobs, log : what it was submitted as; command, folder : what was typed where.
     """
     place = absolute(out, "OUT")
     run = RunGroup.open(place, mode="r")
     record, beat, job = run.record, read(place, "beat"), read(place, "job")
     progress = beat.get("progress", {})
     waiting = _queued(job)
+    state = _state(place, record, beat, job, waiting)
+    command = record["command"].replace("dcf ", "dcf submit ", 1) if job else record["command"]
     return {
         "out": place,
-        "state": _state(place, record, beat, job, waiting),
+        "state": state,
         "reached": record["stage"],
-        "command": record["command"],
+        "command": command,
+        "folder": record.get("folder", ""),
         "passes": [list(entry) for entry in run.begun()],
-        "error": "" if record["stage"] == "done" else record.get("stopped", ""),
+        "error": job.get("refused") or ("" if state in ("done", "running") else record.get("stopped", "")),
         "where": job.get("where") or beat.get("where", ""),
         "jobs": job.get("jobs", []),
         "queue": waiting,
@@ -170,10 +179,13 @@ def _state(
 ) -> str:
     if record["stage"] == "done":
         return "done"
-    if (is_fresh(beat) and waiting != "gone") or (is_local(place) and is_held(place)):
+    here = is_local(place) and beat.get("host", socket.gethostname()) == socket.gethostname()
+    if is_held(place) if here else is_fresh(beat) and waiting != "gone":
         return "running"
     if read(place, "cancel").get("time", 0.0) > job.get("time", 0.0):
         return "cancelled"
+    if job.get("refused"):
+        return "failed"
     begun_since = beat.get("time", 0.0) > job.get("time", 0.0)
     if waiting == "listed" or (job and not waiting and not begun_since):
         return "queued"
@@ -181,7 +193,9 @@ def _state(
         return "failed"  # before it was a driver
     if beat.get("state") == "running":
         return "lost"
-    return str(beat.get("state") or ("stopped" if record.get("stopped") else "lost"))
+    if record.get("stopped", KILLED):
+        return str(beat.get("state") or ("lost" if record.get("stopped", KILLED) == KILLED else "stopped"))
+    return "waiting"
 
 
 def _queued(job: dict[str, Any]) -> str:

@@ -53,7 +53,10 @@ def test_plan_reads_no_chunk(source):
 )
 def test_the_staged_verbs_do_what_nmf_does(source, out, tmp_path, conforms, options):
     dcf("nmf", source, tmp_path / "whole.zarr", "--rank", 4, *options)
-    assert "next: dcf factorize" in dcf("sketch", source, out, "--rank", 4, *options)[0]
+    printed = dcf("sketch", source, out, "--rank", 4, *options)[0]
+    assert "next: dcf factorize" in printed
+    assert "stopped" not in printed + dcf("inspect", out)[0]  # it waits, as it should
+    assert f"next         dcf factorize {out}" in dcf("status", out)[0]
     assert "has reached sketch; run dcf factorize first" in dcf("refine", out, expect=2)[1]
     away = source.rename(source.with_name("away.zarr"))
     assert "next: dcf recover" in dcf("factorize", out)[0]

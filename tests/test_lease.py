@@ -177,6 +177,10 @@ def test_status_of_a_run_that_was_stopped(tmp_path, monkeypatch, small_blocks):
     assert "state        stopped" in said
     assert "last error   The entry at [390, 7] is -1" in said
     assert "resume with  dcf nmf s.zarr o.zarr --rank 3" in said
+    monkeypatch.chdir("/")
+    there = command("status", str(tmp_path / "o.zarr"))[0]
+    assert f"resume with  cd {tmp_path} && dcf nmf s.zarr o.zarr --rank 3" in there
+    monkeypatch.chdir(tmp_path)
     assert "was not submitted" in command("logs", "o.zarr", expect=2)[1]
     assert "nothing to cancel: the run is stopped" in command("cancel", "o.zarr")[0]
     assert "holds no run of dcf" in command("status", "s.zarr", expect=2)[1]

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import zarr
 from slow_server import CHUNKS, SMALL, bits, dcf_process, words_of
 from slurm_node import free_ports
 
@@ -97,6 +98,13 @@ def test_a_client_with_the_certificates_is_let_in(tmp_path, cluster, server, con
     assert said.count("reads SOURCE, writes OUT") == 2
     assert "is in order" in said
     said = dcf_process("cluster", "check", file, "--memory", "2GiB", "--json", cwd=tmp_path, expect=1)
+
+
+def test_workers_that_are_held_to_less_than_a_run_needs_are_refused(tmp_path, cluster):
+    zarr.create_array(tmp_path / "s.zarr", shape=(50_000, 8000), chunks=(2000, 8000), dtype="f4")
+    words = "s.zarr", "o.zarr", "--rank", 60, "--scheduler", cluster.address, "--tls", cluster.certs
+    error = dcf_process("nmf", *words, "--memory", "8GiB", cwd=tmp_path, expect=4)
+    assert "the cluster allows 1024MiB: start its workers with a --memory-limit of" in error
 
 
 @pytest.mark.parametrize("who", ["without certificates", "with others", "plain TCP", "nobody there"])

@@ -77,6 +77,10 @@ def test_what_the_queue_refuses_is_told(place, server):
     error = dcf_process(*nmf(server), cwd=place, expect=1)
     assert "slurm takes no job: sbatch: error: invalid partition specified: nosuch" in error
     assert "sbatch did not take the job" in dcf_process("submit", *nmf(server), cwd=place, expect=1)
+    said = dcf_process("status", "o.zarr", cwd=place)  # who waits for the run learns that it will not come
+    assert "state        failed" in said
+    assert "last error   sbatch did not take the job" in said
+    assert "resume with  dcf submit nmf " in said
 
 
 def test_lost_jobs_are_replaced(slurm, place, server, conforms):

@@ -1,7 +1,9 @@
 """Laws of the shared solvers."""
 
 import math
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy.optimize import nnls
 from dcf.solvers.blocks import finished_blocks
 from dcf.solvers.gram_nnls import descend_rows, nonnegative_solve, projected_gradient
 from dcf.solvers.reduction import fold, subtree_size
+from dcf.solvers.shared import in_threads
 from dcf.types import Block
 
 
@@ -86,6 +89,15 @@ def test_the_tree_does_not_depend_on_who_merges(blocks, workers):
     leaves = list(range(blocks))
     roots = [fold(leaves[i : i + size], merge) for i in range(0, blocks, size)]
     assert fold(roots, merge) == fold(leaves, merge)
+
+
+def test_an_interrupt_does_not_wait_for_threads():
+    start = time.monotonic()
+    main = threading.main_thread().ident
+    threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(2, time.sleep, [3.0] * 4)
+    assert time.monotonic() - start < 2.0
 
 
 def test_fold_holds_a_node_a_level():

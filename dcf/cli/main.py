@@ -116,7 +116,7 @@ def _run(decomposition: str, source: str, out: str, options: dict[str, Any], las
 
 def _submit(decomposition: str, source: str, out: str, options: dict[str, Any]) -> None:
     cluster = cluster_of(options)
-    if cluster is None or cluster.kind == "local":
+    if cluster is None:
         raise UsageError("dcf submit leaves the driver to a cluster: give --cluster FILE or --scheduler.")
     words = _words()
     words.remove("submit")
@@ -277,7 +277,8 @@ def _complain(sentence: str) -> None:
 def main() -> None:
     """Run the command line and exit with the code of the contract."""
     signal.signal(signal.SIGTERM, _terminate)
-    for noisy in ("distributed", "asyncio"):  # what they say of a stopping cluster helps nobody
+    # What they say of a cluster that stops or is lost helps nobody.
+    for noisy in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         app.main(standalone_mode=False)

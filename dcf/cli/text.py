@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from dcf.sizes import gigabytes, mebibytes, rate
+from dcf.stages import KILLED
 from dcf.storage.durable import is_held
 
 if TYPE_CHECKING:
@@ -102,12 +104,21 @@ def unfinished_lines(run: RunGroup) -> list[str]:
     if is_held(run.url):
         lines.append("going        a run is at work on it")
         return lines
-    lines.append(f"stopped      {record.get('stopped') or 'without a word: killed, or its machine died'}")
+    stopped = record.get("stopped", KILLED)
+    if stopped:
+        lines.append(f"stopped      {stopped}")
     if stage == "created" or not record["command"].startswith("dcf sketch"):
-        lines.append(f"resume with  {record['command'] or 'the call that began it'}")
+        lines.append(f"resume with  {resumed_by(record['command'], record.get('folder', ''))}")
     else:
         lines[0] += f"; next: dcf {_NEXT[stage]} {shlex.quote(run.url)}"
     return lines
+
+
+def resumed_by(command: str, folder: str) -> str:
+    """Return what a user may type here to resume a run that `command`, typed in `folder`, began."""
+    if not command:
+        return "the call that began it"
+    return command if folder in ("", os.getcwd()) else f"cd {shlex.quote(folder)} && {command}"
 
 
 def _of_what(record: dict[str, Any]) -> str:
@@ -165,6 +176,9 @@ def submitted_lines(job: dict[str, Any], out: str) -> list[str]:
 def status_lines(now: dict[str, Any]) -> list[str]:
     """Return how a run is, a line a fact."""
     lines = [f"state        {_STATES.get(now['state'], now['state'])}"]
+    if now["state"] == "waiting":
+        lines += [f"reached      {now['reached']}"]
+        return [*lines, f"next         dcf {_NEXT[now['reached']]} {shlex.quote(now['out'])}"]
     if now["jobs"]:
         before = f", after {', '.join(now['jobs'][:-1])}" if now["jobs"][:-1] else ""
         lines.append(f"driver       {now['where']} job {now['jobs'][-1]}{before}")
@@ -189,11 +203,12 @@ def status_lines(now: dict[str, Any]) -> list[str]:
     if now["log"]:
         lines.append(f"log          {now['log']}")
     if now["state"] in ("stopped", "cancelled", "failed", "lost") and now["command"]:
-        lines.append(f"resume with  {now['command']}")
+        lines.append(f"resume with  {resumed_by(now['command'], now['folder'])}")
     return lines
 
 
 _STATES = {
+    "waiting": "waiting for the verb of its next stage",
     "queued": "queued: its driver waits, or is about to begin",
     "lost": "lost: its driver gives no sign of life, and did not say that it stopped",
 }

@@ -17,7 +17,8 @@ from dcf.cluster.environment import CONFIG, OF_QUEUES
 from dcf.cluster.queues import worker_jobs
 from dcf.cluster.security import refuse_plain, security_of
 from dcf.cluster.workers import ClientWorkers, ThisProcess
-from dcf.errors import RunError
+from dcf.errors import BudgetError, RunError
+from dcf.sizes import mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def _client(config: ClusterConfig) -> Client:
         cause = "; ".join(dict.fromkeys(" ".join(str(e).split()) for e in chain if e is not None and str(e)))
         encrypted = config.scheduler.startswith("tls:")
         if encrypted and config.tls is None:
-            advice = "it asks for certificates: give their folder with --tls DIR"
+            advice = "it takes certificates: give their folder with --tls DIR."
         elif encrypted:
             advice = f"is it there, and are its certificates of the same authority as those in {config.tls}?"
         else:
@@ -177,6 +178,17 @@ def _local_cluster(count: int, memory: int, scratch: str | None) -> LocalCluster
         ) from error
 
 
+def _refuse_small_workers(client: Client, planned: int) -> None:
+    """Raise `BudgetError` where a worker of a running cluster is held to less than was planned for it."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    least = min((limit for worker in workers if (limit := worker.get("memory_limit"))), default=planned)
+    if least < planned:
+        raise BudgetError(
+            f"A worker is to take {mib(planned)}, the cluster allows {mib(least)}: start its workers with"
+            f" a --memory-limit of {mib(planned)} or more, or give --memory {mib(least)}."
+        )
+
+
 @contextmanager
 def connect(
     count: int,
@@ -197,6 +209,7 @@ def connect(
     client = _present_client()
     scheduler = _scheduler()
     if client is not None:
+        _refuse_small_workers(client, planned)
         yield ClientWorkers(client, count, check=check)
     elif scheduler is not None:
         yield ThisProcess(scheduler, count)

@@ -96,7 +96,7 @@ def jobqueue(config: ClusterConfig) -> Any:
         return getattr(importlib.import_module("dask_jobqueue"), QUEUES[config.kind].cluster)
     except ImportError as error:
         raise RunError(
-            f"--cluster {config.file} needs the extra: pip install 'dcf[cluster]' ({error})."
+            f"--cluster {config.file} needs the extra: pip install '.[cluster]' in dcf's source ({error})."
         ) from error
 
 

@@ -29,7 +29,9 @@ def make_certificates(folder: str | Path) -> Path:
     try:
         contents = importlib.import_module("dcf.cluster.certificates").authority_and_certificate()
     except ImportError as error:
-        raise RunError(f"Certificates need the extra: pip install 'dcf[cluster]' ({error}).") from error
+        raise RunError(
+            f"Certificates need the extra: pip install '.[cluster]' in dcf's source ({error})."
+        ) from error
     try:
         place.mkdir(parents=True, exist_ok=True)
         for file, content in zip(FILES, contents, strict=True):

@@ -8,7 +8,6 @@ change when a component is scaled; rows of H are kept at unit norm, where it is 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import numpy as np
@@ -17,6 +16,7 @@ from dcf.factorization.base import sweep_until
 from dcf.factorization.initialization import nndsvd, random_rows
 from dcf.factorization.stability import STARTS_COMPARED, fits_as_well, stability
 from dcf.solvers.gram_nnls import descend_rows, inverse_gram, projected_gradient
+from dcf.solvers.shared import in_threads
 from dcf.solvers.sums import squared_row_norms
 
 if TYPE_CHECKING:
@@ -182,5 +182,4 @@ def carry(
     pairs: Sequence[Sweepable], tol: float, max_iter: int, threads: int
 ) -> list[tuple[Status, int, float]]:
     """Sweep each start to `tol`, several at once; the results do not depend on how many."""
-    with ThreadPoolExecutor(threads) as pool:  # the kernels and BLAS leave the GIL
-        return list(pool.map(lambda pair: sweep_until(pair.sweep, tol, max_iter), pairs))
+    return in_threads(threads, lambda pair: sweep_until(pair.sweep, tol, max_iter), pairs)

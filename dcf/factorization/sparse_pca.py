@@ -19,7 +19,6 @@ determinant keeps columns apart. J does not change when columns of Q are scaled.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from dcf.factorization.base import Multistart, sweep_until
 from dcf.factorization.initialization import random_rotation
 from dcf.factorization.stability import STARTS_COMPARED, stability
 from dcf.factorization.truncated import Truncated, distance, least_squares_weights
+from dcf.solvers.shared import in_threads
 from dcf.types import FactorizationResult, Factors
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ class SparsePCA(Multistart):
             return Rotation(left, right, whitening @ fastica(left @ whitening, rotation))
 
         rotations = [np.eye(rank), *(random_rotation(rank, self.seed, i) for i in range(self.restarts))]
-        with ThreadPoolExecutor(self.threads) as pool:  # BLAS and LAPACK leave the GIL
-            starts = sorted(pool.map(start, rotations), key=Rotation.objective)[:STARTS_COMPARED]
-            ended = list(pool.map(lambda s: s.descend(noise, self.tol, self.max_iter), starts))
+        tried = in_threads(self.threads, start, rotations)
+        starts = sorted(tried, key=Rotation.objective)[:STARTS_COMPARED]
+        ended = in_threads(self.threads, lambda s: s.descend(noise, self.tol, self.max_iter), starts)
         best = min(starts, key=Rotation.objective)
         others = [other for other in starts if other is not best]
         agreement = stability(best, others, best.objective() + _AS_SPARSE)

@@ -15,7 +15,6 @@ unique when H has no zeros, for columns of W̃ may be mixed as long as both fact
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from dcf.factorization.truncated import (
     zero_fraction,
 )
 from dcf.solvers.gram_nnls import inverse_gram
+from dcf.solvers.shared import in_threads
 from dcf.types import FactorizationResult, Factors, Status
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ class SparsestNMF(Multistart):
         rivals = []
         if zero_fraction(weights, column_noise(noise, pair.components)) >= LEAST_ZEROS:
             rivals = [Pair(truncated, start.components) for start in starts[1:]]
-            with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(descend, rivals))
+            in_threads(self.threads, descend, rivals)
         error = distance(m, weights, pair.components) / (float(np.linalg.norm(m)) or 1.0)
         agreement = stability(pair, rivals, fits_as_well(pair.objective()))
         factors = Factors(weights, pair.components)

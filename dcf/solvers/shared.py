@@ -1,13 +1,17 @@
 """Settings of a whole process, held while any of its tasks needs them."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from dcf.errors import DcfError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class SharedSetting:
@@ -43,6 +47,18 @@ class SharedSetting:
 # change their bits.
 _single_thread = SharedSetting(lambda: threadpool_limits(1, user_api="blas").restore_original_limits)
 single_blas_thread = _single_thread.held
+
+
+def in_threads(threads: int, function: Callable[[T], R], values: Iterable[T]) -> list[R]:
+    """Return the results in order, several made at once by what leaves the GIL, as kernels and BLAS do.
+
+    Where it is interrupted, threads that compute something still are not waited for: nobody wants it.
+    """
+    pool = ThreadPoolExecutor(threads)
+    try:
+        return list(pool.map(function, values))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

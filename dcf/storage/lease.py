@@ -7,7 +7,6 @@ every few seconds, and ``job``, which whoever submitted the driver to a cluster 
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import signal
@@ -231,6 +230,9 @@ class Lease:
 
     def _interrupt(self) -> None:
         """Interrupt the driver where it is, if it is a program's main thread; else `check` has to do."""
-        if self._owner is threading.main_thread():
-            ours = callable(signal.getsignal(signal.SIGTERM))
-            _thread.interrupt_main(signal.SIGTERM if ours else signal.SIGINT)
+        if self._owner is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if callable(signal.getsignal(number)):  # a real signal, which wakes a thread that waits
+                signal.pthread_kill(cast("int", self._owner.ident), number)
+                return

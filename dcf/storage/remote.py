@@ -94,7 +94,9 @@ class RemoteStore(FsspecStore):
         try:
             whole = _connected(url, os.getpid(), _environment())
         except ImportError as error:
-            raise UsageError(f"{name} {url} needs the extra: pip install 'dcf[cloud]' ({error}).") from error
+            raise UsageError(
+                f"{name} {url} needs the extra: pip install '.[cloud]' in dcf's source ({error})."
+            ) from error
         except ValueError as error:
             raise UsageError(f"{name} {url} cannot be opened: {error}.") from error
         super().__init__(whole.fs, read_only, whole.path)
