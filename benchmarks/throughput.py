@@ -1,6 +1,6 @@
 """The rate of the sketch pass over that of a bare read of the same zstd array, in pairs within one run.
 
-    python benchmarks/throughput.py [--size 4GB] [--pairs 7]
+    python benchmarks/throughput.py [--size 4GB] [--turns 7]
 
 The data (float32 of twelve bits, rank 10 with noise, chunks of 4096 x 1000, Zstandard) lie in a temporary
 directory and are deleted at the end. Bare: processes each read their part with Zarr, a layer of chunks at a

@@ -147,8 +147,9 @@ def test_what_cannot_be_submitted(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
     words = ("submit", "nmf", source, "o.zarr", "--rank", 3)
     assert "give --cluster FILE or --scheduler" in dcf(*words, expect=2)[1]
-    condor = ROOT / "cluster_configs" / "htcondor.yaml"
-    assert "a driver cannot be submitted to kind htcondor" in dcf(*words, "--cluster", condor, expect=2)[1]
+    for kind in ("htcondor", "local"):
+        file = ROOT / "cluster_configs" / f"{kind}.yaml"
+        assert f"a driver cannot be submitted to kind {kind}" in dcf(*words, "--cluster", file, expect=2)[1]
     if shutil.which("qsub") is None:
         pbs = ROOT / "cluster_configs" / "pbs.yaml"
         assert "qsub cannot be run here" in dcf(*words, "--cluster", pbs, expect=1)[1]

@@ -230,7 +230,7 @@ def test_without_the_extra_its_name_is_told(verb):
     script += "; from dcf.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "needs the extra: pip install 'dcf[cloud]'" in done.stderr
+    assert "needs the extra: pip install '.[cloud]' in dcf's source" in done.stderr
 
 
 def test_an_out_that_goes_on_failing_is_told_and_resumed(server, place, monkeypatch):
