@@ -92,11 +92,14 @@ def test_the_tree_does_not_depend_on_who_merges(blocks, workers):
 
 
 def test_an_interrupt_does_not_wait_for_threads():
+    main, before = threading.main_thread().ident, signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.monotonic()
-    main = threading.main_thread().ident
     threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        in_threads(2, time.sleep, [3.0] * 4)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_threads(2, time.sleep, [3.0] * 4)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 2.0
 
 
