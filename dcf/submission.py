@@ -162,7 +162,7 @@ def status_of(out: str) -> dict[str, Any]:
         "command": command,
         "folder": record.get("folder", ""),
         "passes": [list(entry) for entry in run.begun()],
-        "error": job.get("refused") or ("" if state in ("done", "running") else record.get("stopped", "")),
+        "error": "" if state in ("done", "running") else job.get("refused") or record.get("stopped", ""),
         "where": job.get("where") or beat.get("where", ""),
         "jobs": job.get("jobs", []),
         "queue": waiting,
@@ -193,9 +193,10 @@ def _state(
         return "failed"  # before it was a driver
     if beat.get("state") == "running":
         return "lost"
-    if record.get("stopped", KILLED):
-        return str(beat.get("state") or ("lost" if record.get("stopped", KILLED) == KILLED else "stopped"))
-    return "waiting"
+    stopped = record.get("stopped", KILLED)
+    if not stopped:
+        return "waiting"
+    return str(beat.get("state") or ("lost" if stopped == KILLED else "stopped"))
 
 
 def _queued(job: dict[str, Any]) -> str:

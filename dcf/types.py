@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 Float64: TypeAlias = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
-Panels: TypeAlias = Sequence[
-    tuple[int, Real]
-]  # (first column, columns of some rows (b, w)), all of M together
+# Some rows of M, in columns that are stored apart: the first column and the entries (b, w) of each panel.
+Panels: TypeAlias = Sequence[tuple[int, Real]]
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 STAGES = ("created", "sketch", "factorize", "recover", "refine", "done")

@@ -82,6 +82,16 @@ def test_every_real_dtype(tmp_path, dtype):
     assert result.W.dtype == ("f8" if dtype == "f8" else "f4")
 
 
+@pytest.mark.parametrize("chunks", [(1, 31), (5, 13), (50, 13), (120, 31)])
+def test_rows_come_no_fewer_at_once_than_in_tiles(tmp_path, chunks):
+    """What a pass does for each piece would else be done for each of many low chunks."""
+    source = ArraySource(
+        store(tmp_path / "a.zarr", plant(120, 31)[0], chunks=chunks), 0, 100, 20, 2, "float32"
+    )
+    pieces = [sum(1 for _ in way(0, 120, set())) for way in (source.panels, source.tiles)]
+    assert pieces[0] <= pieces[1]
+
+
 def test_each_chunk_is_decoded_once(tmp_path):
     store(tmp_path / "a.zarr", plant(120, 31)[0], chunks=(50, 13))
     array = open_counted(tmp_path / "a.zarr", tmp_path / "log")

@@ -23,7 +23,7 @@ _WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
 _WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
 _TO_UNIT = 2.0**-53
 _MANTISSA = np.uint64(11)
-_SLAB_ROWS = 16
+_SLAB_ROWS = 16  # of a panel, which stay in the cache from one sketch to the next
 
 
 @kernel

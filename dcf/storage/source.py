@@ -275,9 +275,10 @@ class ArraySource(BlockSource):
     def panels(self, start: int, stop: int, absent: set[str]) -> Iterator[tuple[int, Panels]]:
         """Yield (first row, panels of columns) in order, decoding every chunk once.
 
-        A matrix is left in its chunks, a tensor put together; all else is as with tiles.
+        A matrix is left in its chunks, unless they are lower than a tile; a tensor is put together. They are
+        valid until the next are asked for; all else is as with tiles.
         """
-        if self.array.ndim > 2:
+        if self.array.ndim > 2 or (self.array.shards or self.array.chunks)[self.axis] < self.tile_rows:
             yield from BlockSource.panels(self, start, stop, absent)
             return
         step = panel_rows(self.tile_rows, self.width * np.dtype(self.dtype).itemsize)
